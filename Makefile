@@ -1,0 +1,49 @@
+# The daily habits. `make venv` once, then any of the others; `make check` is what .ci/run does, without the clean room.
+
+VENV   ?= .venv
+PYTHON ?= $(VENV)/bin/python
+OUT    ?= runs/tiny-tales-gpt2
+SEEDS  ?= 3 4 5 6 7
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test lint types check run quick pretrain seeds benchmark wheel clean
+
+help:       ## show this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
+
+venv:       ## a virtual environment with everything in requirements.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -r requirements.txt
+
+test:       ## every test
+	$(PYTHON) -m pytest
+
+lint:       ## ruff
+	$(PYTHON) -m ruff check .
+
+types:      ## mypy
+	$(PYTHON) -m mypy
+
+check: lint types test  ## lint, types and tests
+
+run:        ## the whole loop
+	$(PYTHON) -m rlhf_mini run
+
+quick:      ## a rough pass of the loop
+	$(PYTHON) -m rlhf_mini run --quick
+
+pretrain:   ## rebuild the embedded checkpoint into OUT
+	$(PYTHON) -m rlhf_mini pretrain --out $(OUT)
+
+seeds:      ## the five seeds of the README table, into assets/seeds.json
+	$(PYTHON) -m rlhf_mini seeds --seeds $(SEEDS) --out runs/seeds
+	cp runs/seeds/seeds.json assets/seeds.json
+
+benchmark:  ## a PPO iteration beside a naive one, into assets/benchmark.json
+	$(PYTHON) benchmarks/ppo_iteration.py
+
+wheel:      ## a wheel with the checkpoint inside, into dist/
+	$(PYTHON) -m build --wheel
+
+clean:      ## remove caches and builds; runs stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,151 @@
+"""The settings of each stage: frozen, checked when made, with defaults that work."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlhf_mini.errors import InputError
+
+MAX_NEW_TOKENS = 48  # the longest tale ending is shorter than this
+
+
+def _require(config: Any, name: str, wanted: str, ok: bool) -> None:
+    if not ok:
+        raise InputError(f"{type(config).__name__}.{name} is {getattr(config, name)!r}: give {wanted}")
+
+
+def _require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (),
+                     whole: tuple[str, ...] = ()) -> None:
+    """Check a config's numbers by name; NaN and infinity satisfy nothing."""
+    for name in positive:
+        value = getattr(config, name)
+        _require(config, name, "a number above 0", math.isfinite(value) and value > 0)
+    for name in not_negative:
+        value = getattr(config, name)
+        _require(config, name, "a number that is 0 or more", math.isfinite(value) and value >= 0)
+    for name in whole:
+        value = getattr(config, name)
+        _require(config, name, "a whole number of at least 1", isinstance(value, int) and value >= 1)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How the embedded checkpoint is made: the shape of the model and one pass over the corpus."""
+
+    documents: int = 200_000
+    batch_tokens: int = 4096
+    learning_rate: float = 6e-3
+    warmup: float = 0.02  # share of the steps
+    weight_decay: float = 0.05
+    vocab_size: int = 1200
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 128
+    n_positions: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_numbers(self, positive=("learning_rate",), not_negative=("warmup", "weight_decay"),
+                         whole=("documents", "batch_tokens", "vocab_size", "n_layer", "n_head", "n_embd",
+                                "n_positions"))
+        _require(self, "n_embd", f"a multiple of n_head = {self.n_head}", self.n_embd % self.n_head == 0)
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """Supervised fine-tuning on demonstrations: `steps` batches of `batch_size` endings."""
+
+    steps: int = 400
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_numbers(self, positive=("learning_rate", "max_grad_norm"),
+                         not_negative=("warmup", "weight_decay"), whole=("steps", "batch_size"))
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Fitting the reward model: `epochs` passes over the rankings, `batch_size` rankings a step."""
+
+    epochs: int = 4
+    batch_size: int = 16
+    learning_rate: float = 5e-4
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_numbers(self, positive=("learning_rate", "max_grad_norm"),
+                         not_negative=("warmup", "weight_decay"), whole=("epochs", "batch_size"))
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """PPO with a KL penalty; the defaults follow Ziegler et al. 2019 and Huang et al. 2024 where size allows."""
+
+    iterations: int = 120
+    episodes: int = 128  # endings sampled per iteration
+    max_new_tokens: int = MAX_NEW_TOKENS
+    temperature: float = 1.0
+    epochs: int = 2
+    minibatches: int = 2
+    learning_rate: float = 1e-3
+    adam_eps: float = 1e-5
+    clip: float = 0.2
+    value_clip: float = 0.2
+    value_coef: float = 0.1
+    gamma: float = 1.0
+    lam: float = 0.95
+    kl_coef: float = 0.1
+    adaptive: bool = False
+    kl_target: float = 4.0  # nats per ending, used when adaptive
+    max_grad_norm: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_numbers(self, positive=("temperature", "learning_rate", "adam_eps", "clip", "value_clip",
+                                         "kl_target", "max_grad_norm"),
+                         not_negative=("value_coef", "gamma", "lam", "kl_coef"),
+                         whole=("iterations", "episodes", "max_new_tokens", "epochs", "minibatches"))
+        _require(self, "minibatches", f"at most episodes = {self.episodes}", self.minibatches <= self.episodes)
+        _require(self, "lam", "a number from 0 to 1", self.lam <= 1)
+        _require(self, "gamma", "a number from 0 to 1", self.gamma <= 1)
+
+    @property
+    def kl_horizon(self) -> int:
+        """Episodes over which the adaptive coefficient may change by a factor of e: ten batches."""
+        return 10 * self.episodes
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything `python -m rlhf_mini run` does, in one object."""
+
+    out: Path = Path("runs")
+    seed: int = 0
+    base: str | None = None  # None: the embedded checkpoint
+    rankings: tuple[Path, ...] = ()  # empty: the simulated panel judges
+    quick: bool = False
+    demonstrations: int = 25_600
+    foreign_sft_steps: int = 2_000  # a base that never saw a tale needs more of them
+    openings: int = 1_000  # prompts that the panel ranks
+    completions: int = 4
+    judged_by_all: int = 100  # of the openings
+    samples: int = 512  # endings per evaluation
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+
+    def __post_init__(self) -> None:
+        _require_numbers(self, not_negative=("judged_by_all", "seed"),
+                         whole=("demonstrations", "foreign_sft_steps", "openings", "completions", "samples"))
+        _require(self, "completions", "2 to 9", 2 <= self.completions <= 9)

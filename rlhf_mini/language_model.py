@@ -1,0 +1,165 @@
+"""Load, save and make language models, and turn texts into tokens and back."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from torch import Tensor
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from rlhf_mini.checkpoints import (
+    check_fit,
+    default_device,
+    load_pretrained,
+    load_tokenizer,
+    quiet_transformers,
+    ready,
+)
+from rlhf_mini.errors import InputError
+
+__all__ = ["check_prompts", "context_length", "decode_endings", "default_device", "encode", "encode_endings",
+           "encode_prompts", "frozen_copy", "load_language_model", "new_language_model", "pad_id", "pad_right",
+           "save_language_model", "train_tokenizer"]
+
+EOS = "<|endoftext|>"
+PAD = "<|pad|>"
+
+
+# --- making, loading and saving ---------------------------------------------------------------------------------
+
+
+def new_language_model(vocab_size: int, eos_id: int, pad_id: int, n_layer: int, n_head: int, n_embd: int,
+                       n_positions: int, seed: int) -> GPT2LMHeadModel:
+    """A GPT-2 with random weights drawn from `seed`, and no dropout."""
+    config = GPT2Config(vocab_size=vocab_size, n_positions=n_positions, n_embd=n_embd, n_layer=n_layer,
+                        n_head=n_head, bos_token_id=eos_id, eos_token_id=eos_id, pad_token_id=pad_id,
+                        activation_function="gelu_pytorch_tanh")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = GPT2LMHeadModel(config)
+    return ready(model)
+
+
+def load_language_model(path_or_name: str | Path) -> tuple[PreTrainedModel, Any]:
+    """A causal language model and its tokenizer, ready for log-probabilities: evaluation mode, no dropout, fp32.
+
+    Nothing is added to the model: a checkpoint without a pad token stays without one (see `pad_id`).
+    Raises: InputError where there is no such model, or it is damaged, no causal LM, or not its tokenizer's.
+    """
+    name = str(path_or_name)
+    model = load_pretrained(AutoModelForCausalLM, path_or_name, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(),
+                            "a causal language model, such as GPT-2")
+    tokenizer = load_tokenizer(path_or_name)
+    check_fit(model, tokenizer, name)
+    for config in (model.config, model.generation_config):
+        if config is not None and config.eos_token_id is None:
+            config.eos_token_id = tokenizer.eos_token_id
+    if model.generation_config is not None and model.generation_config.pad_token_id is None:
+        model.generation_config.pad_token_id = pad_id(tokenizer)  # else `generate` warns at every call
+    return model, tokenizer
+
+
+def save_language_model(model: PreTrainedModel, tokenizer: Any, folder: str | Path) -> None:
+    """Write a transformers folder (safetensors) that any library can load; a reward model is saved the same way."""
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy that no optimiser can change: the reference of PPO."""
+    frozen = copy.deepcopy(model).eval()
+    return frozen.requires_grad_(False)
+
+
+# --- texts and tokens -------------------------------------------------------------------------------------------
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> GPT2Tokenizer:
+    """Byte-level BPE with an end-of-text token (id 0) and a pad token of its own (id 1); loses no character.
+
+    Raises: InputError where vocab_size has no room for the 256 bytes and the two special tokens.
+    """
+    if vocab_size < 258:
+        raise InputError(f"vocab_size is {vocab_size}: give at least 258, for 256 bytes and two special tokens")
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=[EOS, PAD], show_progress=False)
+    bpe = json.loads(trained.to_str())["model"]
+    merges: Any = [tuple(pair) for pair in bpe["merges"]]
+    return GPT2Tokenizer(vocab=bpe["vocab"], merges=merges, bos_token=EOS, eos_token=EOS, unk_token=EOS, pad_token=PAD)
+
+
+def pad_id(tokenizer: Any) -> int:
+    """The token that fills short rows: any would do, for the masks hide it."""
+    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokens of each text as it stands: no special token is added, and none is read out of the text."""
+    if not texts:
+        return []
+    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+
+
+def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
+    """Tokens of each opening."""
+    return encode(tokenizer, prompts)
+
+
+def encode_endings(tokenizer: Any, endings: Sequence[str], ended: Sequence[bool] | None = None) -> list[list[int]]:
+    """Tokens of " " + each ending, with EOS behind those that ended (by default all).
+
+    Openings and endings are encoded apart, so no token spans the border and the loss can start exactly there.
+    """
+    rows = encode(tokenizer, [" " + ending for ending in endings])
+    flags = [True] * len(rows) if ended is None else ended
+    return [row + [tokenizer.eos_token_id] * bool(flag) for row, flag in zip(rows, flags, strict=True)]
+
+
+def decode_endings(tokenizer: Any, tokens: Tensor, mask: Tensor) -> list[str]:
+    """Texts of the live tokens, without the final EOS and the one leading space. Shapes: tokens, mask (B, T)."""
+    rows = [row[live].tolist() for row, live in zip(tokens, mask.bool(), strict=True)]
+    rows = [row[:-1] if row and row[-1] == tokenizer.eos_token_id else row for row in rows]
+    return [tokenizer.decode(row, clean_up_tokenization_spaces=False).removeprefix(" ") for row in rows]
+
+
+def pad_right(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of tokens as one tensor (N, L), and their lengths (N,)."""
+    lengths = torch.tensor([len(row) for row in rows])
+    padded = torch.full((len(rows), int(lengths.max())), fill)
+    padded[torch.arange(padded.shape[1]) < lengths[:, None]] = torch.tensor([t for row in rows for t in row])
+    return padded.to(device), lengths.to(device)
+
+
+def context_length(model: Any) -> int:
+    """How many tokens the model can see at once."""
+    return int(model.config.max_position_embeddings)
+
+
+def check_prompts(model: Any, prompt_ids: Sequence[Sequence[int]], prompts: Sequence[str],
+                  max_new_tokens: int) -> int:
+    """The response limit that fits behind every prompt, which is shortened with a warning where it must be.
+
+    Raises: InputError naming the first prompt that is empty or leaves no room for a response.
+    """
+    context = context_length(model)
+    for tokens, prompt in zip(prompt_ids, prompts, strict=True):
+        shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+        if not tokens:
+            raise InputError(f"the prompt {shown!r} is empty: give some text to continue")
+        if len(tokens) >= context:
+            raise InputError(f"the prompt {shown!r} has {len(tokens)} tokens and the model sees {context}: "
+                             f"shorten it to {context - 1} at most, better {max(1, context - max_new_tokens)}")
+    room = context - max((len(tokens) for tokens in prompt_ids), default=0)
+    if room < max_new_tokens:
+        warnings.warn(f"responses are limited to {room} tokens instead of {max_new_tokens}: the longest prompt "
+                      f"leaves no more of the model's {context}", stacklevel=2)
+    return min(room, max_new_tokens)

@@ -1,0 +1,35 @@
+"""Judgements of completions: the record, a store that loses nothing, the session, and what follows.
+
+    store = RankingStore("my_rankings", "Ada")
+    session = RankingSession([("A prompt.", ["One ending.", "Another."])], "Ada", store, seed=0)
+    session.current.shown       # the completions as a person sees them
+    session.submit([[1], [0]])  # positions in tie groups, best first; on disk when it returns
+    to_pairs(store.records())  # [(prompt, chosen, rejected)]
+
+Nothing here imports torch.
+"""
+
+from rlhf_mini.rankings.durable import NotSavedError, RankingFileWarning
+from rlhf_mini.rankings.judgements import chronological, current, each_once, to_pairs
+from rlhf_mini.rankings.record import Ranking, ranking_from_ratings
+from rlhf_mini.rankings.session import Item, Progress, RankingSession, answer
+from rlhf_mini.rankings.store import RankingStore, load_rankings, merge, save_rankings
+
+__all__ = [
+    "Item",
+    "NotSavedError",
+    "Progress",
+    "Ranking",
+    "RankingFileWarning",
+    "RankingSession",
+    "RankingStore",
+    "answer",
+    "chronological",
+    "current",
+    "each_once",
+    "load_rankings",
+    "merge",
+    "ranking_from_ratings",
+    "save_rankings",
+    "to_pairs",
+]

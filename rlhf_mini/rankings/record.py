@@ -1,0 +1,197 @@
+"""One act of one annotator: the record, its checks, and the line of JSON it is stored as."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from rlhf_mini.errors import InputError
+
+SCHEMA_VERSION = 1
+KINDS = ("ranking", "rating", "skip", "undo")
+_ONLY_FOR = {"ranking": ("ranking", "rating"), "ratings": ("rating",), "undoes": ("undo",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """A ranking, a rating, a skip or an undo, with the fields that a ranking file has.
+
+    `shown_order[i]` is the completion shown at position i (empty: not known). `ranking` holds tie groups of
+    completion indices, best first; for a rating it follows from `ratings`, 1 to 7 for each completion.
+    `undoes` is the id of the record that an undo takes back. Fields that are not ours are kept in `extra`.
+    Units: `seconds` from showing to answering.
+    Raises: InputError, one line, for a value that does not fit the format.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    kind: str = "ranking"
+    prompt: str = ""
+    completions: list[str] = field(default_factory=list)
+    shown_order: list[int] = field(default_factory=list)
+    ranking: list[list[int]] = field(default_factory=list)
+    ratings: list[int] | None = None
+    undoes: str | None = None
+    annotator: str
+    session: str = ""
+    timestamp: str = ""  # UTC, ISO 8601; empty: not known
+    seconds: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check_act()
+        self._check_item()
+        self._check_answer()
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def _check_act(self) -> None:
+        self._require("schema_version", "1, or update rlhf_mini to read newer files",
+                      type(self.schema_version) is int and self.schema_version == SCHEMA_VERSION)
+        self._require("id", "a UUID, as text", is_name(self.id))
+        self._require("kind", "one of " + ", ".join(KINDS), self.kind in KINDS)
+        self._require("annotator", "a name, as text", is_name(self.annotator))
+        self._require("session", "a text", isinstance(self.session, str))
+        self._require("timestamp", "a time in ISO 8601, as text",
+                      self.timestamp == "" or self.time is not None)
+        self._require("seconds", "a number that is 0 or more", self.seconds is None or (
+            type(self.seconds) in (int, float) and 0 <= self.seconds <= sys.float_info.max))
+
+    def _check_item(self) -> None:
+        count = len(self.completions) if _is_list(self.completions) else 0
+        self._require("prompt", "a text", isinstance(self.prompt, str))
+        self._require("completions", "a list of two or more texts",
+                      _is_list(self.completions) and all(isinstance(text, str) for text in self.completions)
+                      and (count >= 2 or (count == 0 and self.kind == "undo")))
+        self._require("shown_order", f"each of the completions 0 to {count - 1} once",
+                      self.shown_order == [] or _is_permutation(self.shown_order, count))
+        self._set("completions", list(self.completions))
+        self._set("shown_order", list(self.shown_order))
+
+    def _check_answer(self) -> None:
+        count = len(self.completions)
+        if self.kind == "rating":
+            self._require("ratings", f"a whole number from 1 to 7 for each of {count} completions",
+                          are_ratings(self.ratings, count))
+            self._set("ratings", list(self.ratings or []))
+            self._set("ranking", ranking_from_ratings(self.ratings or []))
+        elif self.kind == "ranking":
+            self._require("ranking", f"tie groups, best first, with each of 0 to {count - 1} once",
+                          are_tie_groups(self.ranking, count))
+            self._set("ranking", [list(group) for group in self.ranking])
+        if self.kind == "undo":
+            self._require("undoes", "the id of the record that is undone", is_name(self.undoes))
+        for name, kinds in _ONLY_FOR.items():
+            self._require(name, f'it with kind {" or ".join(kinds)} only', self.kind in kinds
+                          or not getattr(self, name))
+
+    def _require(self, name: str, wanted: str, ok: bool) -> None:
+        if not ok:
+            raise InputError(f'"{name}" is {reprlib.repr(getattr(self, name))}: give {wanted}')
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    @property
+    def item(self) -> tuple[str, tuple[str, ...]]:
+        """What was judged: the prompt and the completions, in whatever order they are listed."""
+        return item_key(self.prompt, self.completions)
+
+    @property
+    def time(self) -> datetime | None:
+        """The timestamp with its zone (UTC where it names none), None if it is not known."""
+        try:
+            time = datetime.fromisoformat(self.timestamp)
+        except (TypeError, ValueError):
+            return None
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Ranking:
+        """A record from the fields of a ranking file; a field that is null counts as absent."""
+        given = {name: value for name, value in values.items() if value is not None}
+        for name in ("id", "annotator"):
+            if name not in given:
+                raise InputError(f'no "{name}": every record needs one')
+        known = {name: value for name, value in given.items() if name in _FIELDS}
+        return cls(**known, extra={name: value for name, value in values.items() if name not in _FIELDS})
+
+    def to_line(self) -> bytes:
+        """The record as one line of JSON in UTF-8, with its newline."""
+        values = {name: getattr(self, name) for name in _FIELDS if getattr(self, name) is not None}
+        try:
+            return _encode(values | self.extra) + b"\n"
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"record {self.id} cannot be written as JSON: {_one_line(error)}") from error
+
+
+_FIELDS = {entry.name: entry for entry in fields(Ranking) if entry.name != "extra"}  # in file order
+
+
+def parse_line(line: bytes) -> Ranking:
+    """The record that one line of a ranking file holds. Raises: InputError if it holds none."""
+    try:  # some editors put a byte-order mark before the first line
+        values = json.loads(line.decode().removeprefix("\ufeff"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not a line of JSON ({_one_line(error)})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"a record is a JSON object, this is {reprlib.repr(values)}")
+    return Ranking.from_mapping(values)
+
+
+def item_key(prompt: str, completions: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """What makes two items the same: the prompt and the completions, in whatever order they are listed."""
+    return prompt, tuple(sorted(completions))
+
+
+def ranking_from_ratings(ratings: Sequence[int]) -> list[list[int]]:
+    """Tie groups of indices, best first: equal ratings tie."""
+    return [[index for index, rating in enumerate(ratings) if rating == level]
+            for level in sorted(set(ratings), reverse=True)]
+
+
+def are_tie_groups(groups: Any, count: int) -> bool:
+    """Whether `groups` is a list of non-empty lists that together hold each of 0 to count - 1 once."""
+    return (_is_list(groups) and all(_is_list(group) and len(group) > 0 for group in groups)
+            and _is_permutation([index for group in groups for index in group], count))
+
+
+def are_ratings(ratings: Any, count: int) -> bool:
+    """Whether `ratings` holds a whole number from 1 to 7 for each of `count` completions."""
+    return (_is_list(ratings) and len(ratings) == count
+            and all(type(rating) is int and 1 <= rating <= 7 for rating in ratings))
+
+
+def is_name(value: Any) -> bool:
+    """Whether `value` is a text that holds more than white space."""
+    return isinstance(value, str) and value.strip() != ""
+
+
+def _is_permutation(values: Any, count: int) -> bool:
+    return (_is_list(values) and all(type(value) is int for value in values)
+            and sorted(values) == list(range(count)))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _encode(values: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair: UTF-8 has no place for it, an escape has
+        return json.dumps(values, allow_nan=False).encode("ascii")
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,111 @@
+"""The same run for several seeds: each figure's median and range, and how often the contrast appears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rlhf_mini.config import RunConfig
+from rlhf_mini.pipeline import run
+from rlhf_mini.runs import check_same, read_json, write_json
+from rlhf_mini.tables import COLUMNS, MODELS
+
+Metrics = Mapping[str, Any]
+Check = Callable[[Metrics, Metrics, Metrics, Metrics], bool]  # of SFT, best of 4, PPO with KL and without
+CHECKS: dict[str, Check] = {
+    "with KL: gold up by one standard deviation of SFT's": lambda sft, best, ppo, free:
+        ppo["gold_mean"] - sft["gold_mean"] >= sft["gold_std"],
+    "with KL: gold above best of 4": lambda sft, best, ppo, free: ppo["gold_mean"] > best["gold_mean"],
+    "with KL: at most 6 nats per ending": lambda sft, best, ppo, free: ppo["kl"] <= 6,
+    "with KL: grammatical within 3 points of SFT": lambda sft, best, ppo, free:
+        ppo["grammatical"] >= sft["grammatical"] - 0.03,
+    "with KL: coherent within 3 points of SFT": lambda sft, best, ppo, free:
+        ppo["coherent"] >= sft["coherent"] - 0.03,
+    "with KL: distinct at least 60 % of SFT's": lambda sft, best, ppo, free:
+        ppo["distinct"] >= 0.6 * sft["distinct"],
+    "without KL: proxy higher than with": lambda sft, best, ppo, free: free["proxy_mean"] > ppo["proxy_mean"],
+    "without KL: KL at least five times larger": lambda sft, best, ppo, free: free["kl"] >= 5 * ppo["kl"],
+    "without KL: gold lower than with": lambda sft, best, ppo, free: free["gold_mean"] < ppo["gold_mean"],
+    "without KL: coherent under 50 %": lambda sft, best, ppo, free: free["coherent"] < 0.5,
+    "without KL: distinct under 20 % of SFT's": lambda sft, best, ppo, free:
+        free["distinct"] < 0.2 * sft["distinct"],
+}
+
+
+def run_seeds(configs: Sequence[RunConfig], out: Path) -> dict[str, Any]:
+    """Run every config that is not finished yet, then gather all of them into `out`/seeds.json."""
+    finished = {}
+    for config in configs:
+        check_same(config)
+        if not (config.out / "metrics.json").exists():
+            run(config, resume=(config.out / "config.json").exists())
+        finished[config.seed] = read_json(config.out / "metrics.json", {})
+    gathered = gather(finished)
+    write_json(out / "seeds.json", gathered)
+    return gathered
+
+
+def gather(finished: Mapping[int, Metrics]) -> dict[str, Any]:
+    """Per-seed figures, their medians and ranges, and which checks each seed passes."""
+    runs = list(finished.values())
+    ratios = [_share_of_ceiling(run["reward_model"]) for run in runs]
+    return {
+        "seeds": list(finished),
+        "models": {model: {key: _spread([run[model][key] for run in runs]) for key in (*COLUMNS, "gold_std")}
+                   for model in MODELS},
+        "reward_model": {**{key: _spread([run["reward_model"][key] for run in runs])
+                            for key in ("accuracy", "accuracy_ceiling")},
+                         "share_of_ceiling": _spread(ratios)},
+        "seconds": {stage: _spread([run["seconds"].get(stage) for run in runs])
+                    for stage in runs[0]["seconds"]},
+        "checks": {name: [_passes(check, run) for run in runs] for name, check in CHECKS.items()},
+        "versions": runs[0]["versions"],
+    }
+
+
+def _share_of_ceiling(reward_model: Metrics) -> float | None:
+    """How much of what can be learnt was learnt: (accuracy - 1/2) / (ceiling - 1/2)."""
+    accuracy, ceiling = reward_model["accuracy"], reward_model["accuracy_ceiling"]
+    known = accuracy is not None and ceiling is not None and ceiling > 0.5
+    return (accuracy - 0.5) / (ceiling - 0.5) if known else None
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    if not known:
+        return {"values": list(values), "median": None, "min": None, "max": None}
+    return {"values": list(values), "median": median(known), "min": min(known), "max": max(known)}
+
+
+def _passes(check: Check, run: Metrics) -> bool | None:
+    models = [run[name] for name in ("sft", "best_of_4", "ppo", "ppo_no_kl")]
+    return None if models[0]["gold_mean"] is None else bool(check(*models))
+
+
+def markdown(gathered: Mapping[str, Any]) -> str:
+    """The table for the README: median and, in brackets, the range over the seeds."""
+    heads = ["model", *(head for head, _ in COLUMNS.values())]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for model, name in MODELS.items():
+        cells = [_cell(gathered["models"][model][key], form) for key, (_, form) in COLUMNS.items()]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    reward = gathered["reward_model"]
+    lines += ["", f"Seeds {', '.join(map(str, gathered['seeds']))}: median (range). Reward model: accuracy "
+              f"{_cell(reward['accuracy'], '{:.1%}')}, ceiling "
+              f"{_cell(reward['accuracy_ceiling'], '{:.1%}')}, (accuracy - 1/2) / (ceiling - 1/2) "
+              f"{_cell(reward['share_of_ceiling'], '{:.2f}')}. Seconds for a run: "
+              f"{_cell(gathered['seconds']['total'], '{:.0f}')}.", ""]
+    for name, passed in gathered["checks"].items():
+        known = [value for value in passed if value is not None]
+        lines.append(f"- {name}: {sum(known)} of {len(known)}")
+    return "\n".join(lines)
+
+
+def _cell(spread: Mapping[str, Any], form: str) -> str:
+    if spread["median"] is None:
+        return "-"
+    low, high = form.format(spread["min"]), form.format(spread["max"])
+    middle = form.format(spread["median"])
+    return middle if low == high else f"{middle} ({low} to {high})"

@@ -1,0 +1,43 @@
+"""The pretraining corpus: pages of the tales' world, on which a tale is one form among several."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from rlhf_mini.tales.grammar import _write_opening, is_held_out, write_ending
+from rlhf_mini.tales.lexicon import FILLERS
+from rlhf_mini.tales.patterns import Pattern, load
+
+FORMS: tuple[Pattern, ...] = load("forms.txt")
+
+
+def write_form(rng: random.Random) -> str:
+    """A notice, a letter, a rhyme, a recipe …"""
+    variant = rng.choice(rng.choice(FORMS).variants)
+    hero, friend = rng.sample(FILLERS["HERO"], 2)
+    words = {"HERO": hero, "FRIEND": friend}
+    return "".join(
+        t.text if t.role is None else " " + words.get(t.role, rng.choice(FILLERS[t.role]))
+        for t in variant.tokens).strip()
+
+
+def _piece(rng: random.Random) -> str:
+    """A tale, or an opening that goes on as something else, or another form alone."""
+    kind = rng.random()
+    if kind > 0.85:
+        return write_form(rng)
+    opening, scene = _write_opening(rng)
+    while is_held_out(opening):
+        opening, scene = _write_opening(rng)
+    if kind > 0.7:
+        return opening + "\n" + write_form(rng)
+    sentences, _ = write_ending(scene, rng)
+    return opening + " " + " ".join(s.text for s in sentences)
+
+
+def corpus(documents: int, seed: int) -> Iterator[str]:
+    """Pages of two pieces each; held-out openings do not occur."""
+    rng = random.Random(f"corpus {seed}")
+    for _ in range(documents):
+        yield _piece(rng) + "\n" + _piece(rng)

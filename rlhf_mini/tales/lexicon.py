@@ -1,0 +1,61 @@
+"""The words of the tales, read once from data/lexicon.toml."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from functools import lru_cache
+from importlib.resources import files
+
+DATA = files("rlhf_mini.tales") / "data"
+_lexicon = tomllib.loads((DATA / "lexicon.toml").read_text(encoding="utf-8"))
+
+GIRLS: tuple[str, ...] = tuple(_lexicon["girls"])
+BOYS: tuple[str, ...] = tuple(_lexicon["boys"])
+NAMES = GIRLS + BOYS
+PLACES: tuple[str, ...] = tuple(_lexicon["places"])
+SPECIES: tuple[str, ...] = tuple(_lexicon["species"])
+ADJECTIVES: tuple[str, ...] = tuple(_lexicon["adjectives"])
+ADJECTIVES_AN: tuple[str, ...] = tuple(_lexicon["adjectives_an"])  # those that take "an"
+
+PLACE_TAGS = {place: frozenset(tag for tag in ("water", "building") if place in _lexicon[tag]) for place in PLACES}
+THING_TAGS: dict[str, frozenset[str]] = {}
+for _thing, _tags in _lexicon["things"].items():
+    THING_TAGS[_thing] = frozenset(_tags.split()) | (frozenset() if "living" in _tags else {"object"})
+THINGS = tuple(THING_TAGS)
+
+GENDER = {name: "f" for name in GIRLS} | {name: "m" for name in BOYS}
+PRONOUNS = {"f": {"he": "she", "him": "her", "his": "her", "himself": "herself"},
+            "m": {"he": "he", "him": "him", "his": "his", "himself": "himself"}}
+
+# role in a pattern -> the words that can fill it
+FILLERS: dict[str, tuple[str, ...]] = {
+    "HERO": NAMES, "FRIEND": NAMES, "NEW": NAMES, "THING": THINGS, "PLACE": PLACES, "SPECIES": SPECIES,
+    "ADJ": ADJECTIVES + ADJECTIVES_AN, "ADJC": ADJECTIVES, "ADJV": ADJECTIVES_AN,
+}
+# the reader looks words up by class: every kind of name is a NAME until the logic says whose
+CLASS_OF_ROLE = {role: "NAME" if role in ("HERO", "FRIEND", "NEW") else role for role in FILLERS}
+CLASSES: dict[str, tuple[str, ...]] = {}
+for _role, _words in FILLERS.items():
+    for _word in _words:
+        CLASSES[_word] = tuple(dict.fromkeys(CLASSES.get(_word, ()) + (CLASS_OF_ROLE[_role],)))
+
+# A token carries the space before it, as in GPT-2, so joining tokens gives the text back unchanged.
+_TOKEN = re.compile(r" ?[^\W\d_]+|'[a-z]+| ?[^\w\s]| ?[\d_]+|\s")
+
+
+def tokenise(text: str) -> list[str]:
+    """Split text into words and marks, each with the space before it; `"".join` restores the text."""
+    return _TOKEN.findall(text)
+
+
+@lru_cache(maxsize=1)
+def vocabulary() -> tuple[str, ...]:
+    """Every word that can stand in a tale, fillers and the words of the patterns, sorted."""
+    from rlhf_mini.tales.patterns import ENDINGS, OPENINGS
+
+    words = set(CLASSES)
+    for pattern in (*ENDINGS, *OPENINGS):
+        for variant in pattern.variants:
+            words |= {t.text.strip() for t in variant.tokens if t.role is None and t.text.strip().isalpha()}
+    return tuple(sorted(words))

@@ -1,0 +1,99 @@
+"""Five simulated annotators, and the gold reward: what they think without noise, on average."""
+
+from __future__ import annotations
+
+import math
+import random
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from rlhf_mini.tales.lexicon import DATA
+from rlhf_mini.tales.reader import Attributes, Reading, read
+
+_panel = tomllib.loads((DATA / "panel.toml").read_text(encoding="utf-8"))
+NOISE, STEP, MEAN, DEVIATION = (float(_panel[name]) for name in ("noise", "step", "mean", "deviation"))
+LOWEST = {"kindness": 0.0, "mood": -1.0, "vividness": 0.0, "speech": 0.0}  # of each attribute in a coherent tale
+HIGHEST = {"kindness": 4.0, "mood": 1.0, "vividness": 3.0, "speech": 1.0}
+MARKS = (-2.0, 4.5)  # utilities up to which a rating is 1, and from which it is 7
+CELLS_OF_NOISE = 6  # standard deviations of noise that probabilities are summed over
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """A simulated annotator: weights over attributes, noise, ties and a dislike of nonsense."""
+
+    name: str
+    weights: tuple[tuple[str, float], ...]
+
+    def utility(self, opening: str, ending: str) -> float:
+        """What the annotator thinks of an ending before noise, in points.
+
+        The most disliked coherent ending is still a point (see `DEVIATION`) better than an incoherent one, and
+        that another better than an ungrammatical one.
+        """
+        return self._utility(_read(opening, ending))
+
+    def _utility(self, reading: Reading) -> float:
+        if reading.coherent:
+            return self._taste(reading.attributes)
+        floor = sum(weight * (LOWEST if weight > 0 else HIGHEST)[name] for name, weight in self.weights)
+        return floor - DEVIATION * (1 if reading.grammatical else 2)
+
+    def _taste(self, attributes: Attributes) -> float:
+        return sum(weight * getattr(attributes, name) for name, weight in self.weights)
+
+    def impressions(self, opening: str, completions: Sequence[str], rng: random.Random) -> list[float]:
+        """Noisy utilities, one for each completion."""
+        return [self.utility(opening, completion) + rng.gauss(0, NOISE) for completion in completions]
+
+    def rank(self, opening: str, completions: Sequence[str], rng: random.Random) -> list[list[int]]:
+        """Tie groups of indices, best first; impressions within one STEP of the scale tie."""
+        marks = [math.floor(x / STEP) for x in self.impressions(opening, completions, rng)]
+        return [[i for i, m in enumerate(marks) if m == mark] for mark in sorted(set(marks), reverse=True)]
+
+    def rate(self, opening: str, completions: Sequence[str], rng: random.Random) -> list[int]:
+        """A mark from 1 to 7 for each completion."""
+        low, high = MARKS
+        return [max(1, min(7, 1 + math.floor(7 * (x - low) / (high - low))))
+                for x in self.impressions(opening, completions, rng)]
+
+    def prefers(self, opening: str, first: str, second: str) -> float:
+        """P(first is ranked above second), exactly: the sum over the steps in which second may fall."""
+        a, b = self.utility(opening, first), self.utility(opening, second)
+        lowest = math.floor((b - CELLS_OF_NOISE * NOISE) / STEP)
+        highest = math.ceil((b + CELLS_OF_NOISE * NOISE) / STEP)
+        return sum((_normal(((cell + 1) * STEP - b) / NOISE) - _normal((cell * STEP - b) / NOISE))
+                   * (1 - _normal(((cell + 1) * STEP - a) / NOISE)) for cell in range(lowest, highest))
+
+
+def _normal(x: float) -> float:
+    """The standard normal distribution function."""
+    return 0.5 * (1 + math.erf(x / math.sqrt(2)))
+
+
+_read = lru_cache(maxsize=65_536)(read)
+PANEL = tuple(Annotator(name, tuple(weights.items())) for name, weights in _panel["annotators"].items())
+
+
+def mean_utility(opening: str, ending: str) -> float:
+    """The panel's mean utility, in points, without noise."""
+    reading = _read(opening, ending)
+    return sum(annotator._utility(reading) for annotator in PANEL) / len(PANEL)
+
+
+def gold_reward(opening: str, ending: str) -> float:
+    """The panel's noise-free mean utility, scaled to mean 0 and standard deviation 1 over the grammar's stories.
+
+    Units: standard deviations. An incoherent ending is 1 below the lowest a coherent one could be, an
+    ungrammatical one 2.
+    """
+    return (mean_utility(opening, ending) - MEAN) / DEVIATION
+
+
+def preference_probability(opening: str, first: str, second: str) -> float:
+    """P(first above second, given that they do not tie) for an annotator drawn from the panel at random."""
+    above = sum(annotator.prefers(opening, first, second) for annotator in PANEL)
+    below = sum(annotator.prefers(opening, second, first) for annotator in PANEL)
+    return above / (above + below)

@@ -1,0 +1,128 @@
+"""What the loop learns from and is tested on: the embedded tales, or somebody's own ranking files."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_mini import rankings, tales
+from rlhf_mini.config import RunConfig
+from rlhf_mini.errors import InputError
+from rlhf_mini.rankings import Ranking
+
+TEST_SHARE = 0.15  # of the judged prompts, kept from the reward model
+PPO_PROMPTS = 4096
+TALES_SHARE = 0.25  # of the endings in ranking files must be tales for the reader's verdicts to mean anything
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """A seed of its own for each purpose, so that no stage's randomness depends on what ran before it."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """Prompts to practise on and to be tested on, demonstrations, and judgements if people gave them."""
+
+    prompts: list[str]
+    held_out: list[str]  # one per evaluation sample
+    demonstrations: list[tuple[str, str]]
+    to_judge: list[str]  # for the simulated panel; empty where judgements are given
+    test_prompts: frozenset[str]  # their judgements test the reward model
+    judgements: list[Ranking]  # given ones; empty where the panel is to judge
+    reason: str | None = None  # why the reader of tales has nothing to say, if it has not
+    panel: bool = True  # the simulated panel judged, so its true probabilities are the ceiling
+
+    @property
+    def tales_world(self) -> bool:
+        """Whether gold reward, grammar and coherence are known."""
+        return self.reason is None
+
+
+def given_rankings(config: RunConfig, copy: Path) -> list[Ranking]:
+    """The records of the user's ranking files, if any, or of the copy that a stopped run made."""
+    if not config.rankings:
+        return []
+    return rankings.load_rankings([copy] if copy.exists() else config.rankings)
+
+
+def make_task(config: RunConfig, given: Sequence[Ranking]) -> Task:
+    """What the loop is about: the given rankings, else tales."""
+    return rankings_task(config, given) if given else tales_task(config)
+
+
+def tales_task(config: RunConfig) -> Task:
+    """The embedded world: stories from the grammar, openings for the panel, held-out ones for every test."""
+    first = seed_for(config.seed, "demonstrations") << 32
+    tests = max(1, round(TEST_SHARE * config.openings))
+    test_openings = tales.openings(tests, seed_for(config.seed, "test openings"), "held_out")
+    judged = tales.openings(config.openings - tests, seed_for(config.seed, "judged openings"), "train")
+    return Task(prompts=tales.openings(PPO_PROMPTS, seed_for(config.seed, "prompts"), "train"),
+                held_out=tales.openings(config.samples, seed_for(config.seed, "evaluation"), "held_out"),
+                demonstrations=[tales.write(first + i, "train") for i in range(config.demonstrations)],
+                to_judge=test_openings + judged, test_prompts=frozenset(test_openings), judgements=[])
+
+
+def rankings_task(config: RunConfig, records: Sequence[Ranking]) -> Task:
+    """Somebody's own judgements: their prompts, and as demonstrations the completions they ranked best.
+
+    Raises: InputError if they prefer nothing to anything, or are about a single prompt.
+    """
+    judgements = in_order(records)
+    prompts = sorted({judgement.prompt for judgement in judgements})
+    pairs = rankings.to_pairs(judgements)
+    if len(prompts) < 2 or not pairs:
+        raise InputError(f"there are {len(prompts)} ranked prompts and {len(pairs)} preferences: rank "
+                         "at least two prompts, and not everything as tied")
+    random.Random(seed_for(config.seed, "test prompts")).shuffle(prompts)
+    tests = max(1, round(TEST_SHARE * len(prompts)))
+    test, train = prompts[:tests], prompts[tests:]
+    practise = divide(judgements, test)[0]
+    best = {(judged.prompt, judged.completions[i]): None for judged in practise for i in judged.ranking[0]}
+    names = {annotator.name for annotator in tales.PANEL}
+    return Task(prompts=train, held_out=[test[i % tests] for i in range(config.samples)],
+                demonstrations=list(best), to_judge=[], test_prompts=frozenset(test), judgements=judgements,
+                reason=_not_tales(judgements), panel={r.annotator for r in judgements} <= names)
+
+
+def ask_panel(items: Sequence[tuple[str, Sequence[str]]], by_all: int, folder: Path,
+              seed: int) -> list[Ranking]:
+    """Let the simulated panel rank the items, through the same session as a person.
+
+    Every annotator ranks the first `by_all` of them, one each the others. What a stopped run already has in
+    `folder` is not asked again.
+    """
+    for number, annotator in enumerate(tales.PANEL):
+        mine = [item for i, item in enumerate(items) if i < by_all or i % len(tales.PANEL) == number]
+
+        def rank(prompt: str, shown: list[str], annotator: tales.Annotator = annotator) -> list[list[int]]:
+            return annotator.rank(prompt, shown, random.Random(f"{seed} {annotator.name} {prompt}"))
+
+        store = rankings.RankingStore(folder, annotator.name)
+        rankings.answer(rankings.RankingSession(mine, annotator.name, store, seed, simulated=True), rank)
+    return rankings.RankingStore(folder, "all").records()
+
+
+def in_order(records: Iterable[Ranking]) -> list[Ranking]:
+    """The judgements that hold, in an order that does not depend on when they were given."""
+    held = [record for record in rankings.current(records) if record.ranking]  # no skips
+    return sorted(held, key=lambda record: (record.prompt, record.annotator, record.completions))
+
+
+def divide(judgements: Iterable[Ranking], test: Collection[str]) -> tuple[list[Ranking], list[Ranking]]:
+    """Judgements to learn from and, of the prompts in `test`, to be tested on."""
+    parts: tuple[list[Ranking], list[Ranking]] = ([], [])
+    for judged in judgements:
+        parts[judged.prompt in test].append(judged)
+    return parts
+
+
+def _not_tales(judgements: Sequence[Ranking]) -> str | None:
+    """Why the reader cannot judge this text, or None where enough of it are tales."""
+    read = [tales.read(r.prompt, completion).grammatical for r in judgements for completion in r.completions]
+    if sum(read) >= TALES_SHARE * len(read):
+        return None
+    return f"the ranked text is not tales: the reader understands {sum(read)} of {len(read)} completions"

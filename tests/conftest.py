@@ -1,0 +1,71 @@
+"""Tiny models that every test can afford; nothing comes from outside the repository."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may reach for the network
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+
+from rlhf_mini.language_model import load_language_model, new_language_model, train_tokenizer
+
+OPENINGS = ["Mia found a kite in the park.", "Tom wanted a red ball.", "Ana was at the pond.",
+            "One day a fox met a small bird.", "Ben had an old drum."]
+ENDINGS = ["She gave it to Leo. They were happy.", "He looked for it all day and found it at last.",
+           "It was raining. She went home and had soup.", '"Come and play!" said the fox.', "He played it."]
+TEXTS = [f"{opening} {ending}" for opening in OPENINGS for ending in ENDINGS]
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> GPT2Tokenizer:
+    """A byte-level BPE of 320 tokens with a pad token of its own."""
+    return train_tokenizer(TEXTS, vocab_size=320)
+
+
+@pytest.fixture(scope="session")
+def _tiny_model(tiny_tokenizer: Any) -> GPT2LMHeadModel:
+    return new_language_model(len(tiny_tokenizer), tiny_tokenizer.eos_token_id, tiny_tokenizer.pad_token_id,
+                              n_layer=2, n_head=2, n_embd=32, n_positions=96, seed=0)
+
+
+@pytest.fixture
+def tiny_model(_tiny_model: GPT2LMHeadModel) -> GPT2LMHeadModel:
+    """A random GPT-2 of two layers and width 32 that the test may change; fits `tiny_tokenizer`."""
+    return copy.deepcopy(_tiny_model)
+
+
+@pytest.fixture(scope="session")
+def foreign_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 that this project did not make: no pad token, dropout 0.1, 128 positions, another tokenizer."""
+    folder = tmp_path_factory.mktemp("foreign-gpt2")
+    ours = train_tokenizer([text.upper() for text in TEXTS], vocab_size=300)
+    vocabulary = {token: i for token, i in ours.get_vocab().items() if token != "<|pad|>"}
+    vocabulary = {token: i for i, token in enumerate(sorted(vocabulary, key=vocabulary.__getitem__))}
+    tokenizer = GPT2Tokenizer(vocab=vocabulary, merges=_merges(ours), model_max_length=128)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=2, n_head=2,
+                                           bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id))
+    assert tokenizer.pad_token_id is None and model.config.attn_pdrop == 0.1
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _merges(tokenizer: Any) -> Any:
+    return [tuple(pair) for pair in json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]]
+
+
+@pytest.fixture
+def foreign(foreign_folder: Path) -> tuple[Any, Any]:
+    """Model and tokenizer of `foreign_folder`, as the package loads them."""
+    return load_language_model(foreign_folder)

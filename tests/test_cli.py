@@ -1,0 +1,125 @@
+"""The command line: what it refuses, in one line, and what it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlhf_mini.cli import main, run_config
+from rlhf_mini.rankings import Ranking, save_rankings
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "rlhf_mini", *arguments], capture_output=True, text=True,
+                          cwd=cwd, env=ENVIRONMENT, timeout=900, check=False)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line with which the arguments are refused."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(("arguments", "reason"), [
+    (["--sede", "3"], "--sede"),
+    (["pretrian"], "pretrian"),
+    (["--seed", "x"], "--seed"),
+    (["--seed", "-1"], "seed"),
+    (["--kl-coef", "-0.1"], "kl_coef"),
+    (["--kl-coef", "nan"], "kl_coef"),
+    (["--kl-coef", "much"], "--kl-coef"),
+    (["--temperature", "0"], "temperature"),
+    (["--temperature", "inf"], "temperature"),
+    (["--base", "./no/such/folder"], "no/such/folder"),
+    (["--base", "nobody/no-such-model"], "download"),
+    (["--rankings", "no_such_file.jsonl"], "no_such_file.jsonl"),
+    (["--resume", "--out", "no_such_run"], "no run to resume"),
+    (["--resume"], "no unfinished run"),
+    (["merge", "no_such_file.jsonl", "--out", "merged.jsonl"], "no_such_file.jsonl"),
+    (["merge", "no_such_file.jsonl"], "--out"),
+    (["seeds", "--out", "somewhere"], "--seeds"),
+])
+def test_bad_options_get_one_line(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str],
+                                  tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert reason in refused(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []  # nothing was written
+
+
+@pytest.mark.parametrize("content", [b"", b"not json\n", b'{"kind": "skip"}\n', b"\x00\xff\xfe\n"])
+def test_damaged_ranking_files(content: bytes, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "rankings.jsonl").write_bytes(content)
+    message = refused(capsys, "--rankings", str(tmp_path / "rankings.jsonl"), "--out", str(tmp_path / "run"))
+    assert "rankings.jsonl" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_that_is_no_language_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}')
+    assert str(tmp_path) in refused(capsys, "--base", str(tmp_path), "--out", str(tmp_path / "run"))
+
+
+def test_help_answers_at_once_and_without_torch(tmp_path: Path) -> None:
+    code = ("import sys, rlhf_mini.cli as cli\n"
+            "try: cli.main(['--help'])\n"
+            "finally: print('torch' in sys.modules)")
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT,
+                            cwd=tmp_path, check=True)
+    assert "--kl-coef" in answer.stdout and "pretrain" in answer.stdout and answer.stdout.endswith("False\n")
+
+
+def test_options_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = run_config({"out": Path("run"), "seed": 5, "kl_coef": 0.2, "adaptive": True, "quick": True,
+                         "rankings": [Path("a.jsonl")], "temperature": 0.7, "base": "gpt2"})
+    assert (config.seed, config.quick, config.base) == (5, True, "gpt2")
+    assert (config.ppo.kl_coef, config.ppo.adaptive, config.ppo.temperature) == (0.2, True, 0.7)
+    assert config.rankings == (tmp_path / "a.jsonl",)
+
+
+def test_merge_pools_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("Ada", "Bo"):
+        record = Ranking(id=name, prompt="p", completions=["a", "b"], annotator=name, ranking=[[0], [1]])
+        save_rankings([record], tmp_path / f"{name}.jsonl")
+    files = [str(tmp_path / f"{name}.jsonl") for name in ("Ada", "Bo")]
+    assert main(["merge", *files, "--out", str(tmp_path / "all.jsonl")]) == 0
+    assert "2 records" in capsys.readouterr().out
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 2
+    assert "exists" in refused(capsys, "merge", *files, "--out", str(tmp_path / "all.jsonl"))
+
+
+def test_quick_run_of_the_embedded_model_survives_ctrl_c(tmp_path: Path) -> None:
+    """The real thing, roughly: stopped by Ctrl-C in PPO, resumed, finished."""
+    out = tmp_path / "run"
+    arguments = [sys.executable, "-m", "rlhf_mini", "--quick", "--out", str(out), "--seed", "1"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=ENVIRONMENT, cwd=tmp_path)
+    history = out / "history.jsonl"
+    while process.poll() is None and not (history.exists() and history.read_bytes().count(b"\n") > 3):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors and "Traceback" not in errors
+    assert "not finished" in (out / "report.html").read_text()
+
+    resumed = command("--resume", "--out", str(out), cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "report.html" in resumed.stdout and "where the time went" in resumed.stdout
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["sft"]["samples"] >= 512 and metrics["seed"] == 1
+    assert metrics["sft"]["grammatical"] > metrics["base"]["grammatical"]
+
+    again = command("--quick", "--out", str(out), cwd=tmp_path)
+    assert again.returncode == 2 and "finished run" in again.stderr

@@ -1,0 +1,137 @@
+"""Plots say what they show: labels, units, arms told apart without colour, gaps where nothing is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from rlhf_mini import plots
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def history(iterations: int = 4) -> list[dict[str, Any]]:
+    """Two arms that start alike; without KL the score rises faster and gold falls."""
+    return [{"arm": arm, "iteration": i, "score": i * slope, "gold": -i if arm == "ppo_no_kl" else i,
+             "kl": float(i * i), "clip_fraction": 0.1, "entropy": 1.0, "length": 30.0}
+            for arm, slope in (("ppo", 1.0), ("ppo_no_kl", 2.0)) for i in range(iterations)]
+
+
+def lines(ax: Any) -> dict[str, Any]:
+    return {str(line.get_label()): line for line in ax.get_lines()}
+
+
+def test_curve_draws_both_arms_with_units() -> None:
+    ax: Any = plots.curve(history(), "kl")
+    drawn = lines(ax)
+    assert list(drawn["PPO with KL"].get_ydata()) == [0, 1, 4, 9]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("iteration", "nats per ending")
+    assert ax.get_title(loc="left") == "KL from the reference"
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"PPO with KL", "PPO without KL"}
+
+
+def test_arms_differ_in_dash_and_marker_and_not_only_in_colour() -> None:
+    drawn = lines(plots.curve(history(), "score"))
+    with_kl, without = drawn["PPO with KL"], drawn["PPO without KL"]
+    assert with_kl.get_linestyle() != without.get_linestyle()
+    assert with_kl.get_marker() != without.get_marker()
+    assert to_hex(with_kl.get_color()) == "#0072b2"
+
+
+def test_every_look_is_unlike_the_others() -> None:
+    assert len({look.color for look in plots.LOOKS.values()}) == len(plots.LOOKS)
+    assert len({look.marker for look in plots.LOOKS.values()}) == len(plots.LOOKS)
+
+
+def test_a_key_without_a_name_is_still_drawn() -> None:
+    ax = plots.curve([{"arm": "ppo", "iteration": 0, "grad_norm": 0.5}], "grad_norm")
+    assert ax.get_title(loc="left") == "grad norm"
+    assert list(lines(ax)["PPO with KL"].get_ydata()) == [0.5]
+
+
+def test_curve_draws_on_the_axes_it_is_given() -> None:
+    _, ax = plt.subplots()
+    assert plots.curve(history(), "score", ax) is ax
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, "0.3", True])
+def test_what_is_no_number_is_a_gap(value: Any) -> None:
+    rows = [{"arm": "ppo", "iteration": 0, "gold": 1.0}, {"arm": "ppo", "iteration": 1, "gold": value}]
+    _, values = plots.series(rows, "ppo", "gold")
+    assert values[0] == 1.0
+    assert np.isnan(values[1])
+
+
+def test_a_quantity_that_is_never_known_says_so() -> None:
+    ax = plots.curve([{**row, "gold": None} for row in history()], "gold")
+    assert [text.get_text() for text in ax.texts] == ["not known in this run"]
+    assert ax.get_legend() is None
+
+
+def test_overview_has_one_axes_per_key_and_one_legend() -> None:
+    axes = plots.overview(history())
+    assert [ax.get_title(loc="left") for ax in axes] == [plots.QUANTITIES[key][0] for key in plots.OVERVIEW]
+    assert [ax.get_legend() is not None for ax in axes] == [True] + [False] * 5
+    assert len(plots.overview(history(), ["kl", "score", "gold", "length"])[0].figure.axes) == 4
+
+
+def test_proxy_against_gold_has_the_root_of_kl_below() -> None:
+    rows = history()
+    rows[0]["kl"] = -1e-9  # rounding at the start
+    drawn = lines(plots.proxy_against_gold(rows))
+    assert set(drawn) == {f"{kind}, PPO {arm}" for kind in ("proxy", "gold")
+                          for arm in ("with KL", "without KL")}
+    assert list(drawn["gold, PPO without KL"].get_xdata()) == [0, 1, 2, 3]
+    assert list(drawn["gold, PPO without KL"].get_ydata()) == [0, -1, -2, -3]
+    assert drawn["proxy, PPO with KL"].get_markerfacecolor() == "white"
+
+
+def test_proxy_against_gold_without_gold_draws_the_proxy() -> None:
+    drawn = lines(plots.proxy_against_gold([{**row, "gold": None} for row in history()]))
+    assert set(drawn) == {"proxy, PPO with KL", "proxy, PPO without KL"}
+
+
+def test_calibration_leaves_out_empty_bins_and_sizes_the_rest() -> None:
+    ax: Any = plots.calibration([{"predicted": 0.25, "observed": 0.3, "count": 10},
+                                 {"predicted": 0.5, "observed": None, "count": 0},
+                                 {"predicted": 0.75, "observed": 0.7, "count": 40}])
+    points = ax.collections[0]
+    assert np.asarray(points.get_offsets()).tolist() == [[0.25, 0.3], [0.75, 0.7]]
+    assert points.get_sizes()[0] < points.get_sizes()[1]
+    assert "50 held-out pairs" in ax.get_legend().get_texts()[1].get_text()
+    assert "probability" in ax.get_xlabel()
+
+
+def test_calibration_of_nothing_says_so() -> None:
+    assert [text.get_text() for text in plots.calibration([]).texts] == ["no calibration in this run"]
+
+
+def test_stages_puts_the_base_on_top_and_writes_the_means() -> None:
+    ax: Any = plots.stages({"base": {"gold_mean": -3.0, "gold_std": 1.0},
+                            "ppo": {"gold_mean": 1.25, "gold_std": 0.5}})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["PPO with KL", "base model"]
+    assert sorted(text.get_text() for text in ax.texts) == ["+1.25", "−3.00"]
+    spread = [list(line.get_xdata()) for line in ax.get_lines() if len(line.get_xdata()) == 2]
+    assert spread == [[0.75, 1.75], [-4.0, -2.0]]
+
+
+def test_stages_can_show_the_proxy_where_gold_is_unknown() -> None:
+    metrics = {"sft": {"gold_mean": None, "gold_std": None, "proxy_mean": 0.0}}
+    assert plots.known_reward(metrics) == "proxy_mean"
+    assert plots.known_reward({"sft": {"gold_mean": 0.1}}) == "gold_mean"
+    ax = plots.stages(metrics, "proxy_mean")
+    assert "Proxy" in ax.get_title(loc="left")
+    assert [text.get_text() for text in ax.texts] == ["+0.00"]

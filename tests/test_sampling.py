@@ -1,0 +1,254 @@
+"""The sampler's own numbers against fresh forward passes, and what padding and neighbours must not change."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from rlhf_mini.errors import InputError
+from rlhf_mini.kl import token_logprobs
+from rlhf_mini.language_model import new_language_model
+from rlhf_mini.ppo import PolicyWithValue
+from rlhf_mini.sampling import (
+    Rollout,
+    best_of_n_index,
+    best_of_n_kl,
+    draw,
+    pad_left,
+    positions,
+    response_hidden,
+    response_logits,
+    sample,
+    sample_texts,
+)
+
+EOS, PAD = 0, 1
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [5, 5]]
+
+
+def sharp(model: Any) -> Any:
+    """Random weights made larger, so that what the model says depends visibly on what it read."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(6)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return sharp(new_language_model(20, EOS, PAD, n_layer=2, n_head=2, n_embd=16, n_positions=64, seed=0))
+
+
+def roll(
+    model: Any,
+    prompts: list[list[int]] = PROMPTS,
+    seed: int = 0,
+    temperature: float = 1.0,
+    max_new_tokens: int = 12,
+) -> Rollout:
+    return sample(
+        model,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        eos_id=EOS,
+        pad_id=PAD,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def plain_logits(model: Any, rollout: Rollout, row: int) -> tuple[Tensor, Tensor]:
+    """The logits of one row, alone and without any padding."""
+    prompt = rollout.prompt_tokens[row][rollout.prompt_mask[row]]
+    tokens = rollout.tokens[row][rollout.mask[row]]
+    with torch.no_grad():
+        return model(torch.cat([prompt, tokens])[None]).logits[0, len(prompt) - 1 : -1], tokens
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_kept_numbers_equal_a_fresh_forward_of_each_row_alone(model: Any, temperature: float) -> None:
+    policy = PolicyWithValue(model)
+    torch.nn.init.normal_(policy.value_head.weight)
+    rollout = roll(policy, PROMPTS * 8, temperature=temperature)
+    assert len(set(rollout.lengths.tolist())) > 3  # rows did leave the batch at different times
+    hidden = response_hidden(policy, rollout)
+    for row in range(len(rollout.mask)):
+        live = rollout.mask[row]
+        logits, tokens = plain_logits(model, rollout, row)
+        expected = token_logprobs(logits, tokens, temperature)
+        assert torch.allclose(rollout.logp[row][live], expected, atol=1e-4)
+        assert torch.allclose(hidden[row][live], rollout.hidden[row][live], atol=1e-4)
+        values = policy.value_head(hidden[row][live]).squeeze(-1)
+        assert torch.allclose(rollout.values[row][live], values, atol=1e-4)
+        assert torch.allclose(response_logits(model, rollout)[row][live], logits, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=20,
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=64,
+            )
+        ),
+        lambda: GPTNeoXForCausalLM(
+            GPTNeoXConfig(
+                vocab_size=20,
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=64,
+            )
+        ),
+    ],
+    ids=["llama", "gpt_neox"],
+)
+def test_other_causal_language_models(make: Any) -> None:
+    torch.manual_seed(0)
+    model = sharp(make())
+    rollout = roll(model)
+    assert rollout.values is None
+    for row in range(len(PROMPTS)):
+        logits, tokens = plain_logits(model, rollout, row)
+        assert torch.allclose(rollout.logp[row][rollout.mask[row]], token_logprobs(logits, tokens), atol=1e-4)
+
+
+def test_shapes_masks_and_ends(model: Any) -> None:
+    rollout = roll(model, PROMPTS * 8)
+    width = rollout.tokens.shape[1]
+    assert rollout.mask.shape == rollout.logp.shape == (32, width) and rollout.mask.dtype == torch.bool
+    assert torch.equal(rollout.mask, torch.arange(width) < rollout.lengths[:, None])  # a prefix of each row
+    last = rollout.tokens[torch.arange(32), rollout.lengths - 1]
+    assert torch.equal(rollout.ended, last == EOS)
+    assert (rollout.lengths[~rollout.ended] == 12).all()
+    inside = rollout.mask & (torch.arange(width) < rollout.lengths[:, None] - 1)
+    assert (rollout.tokens[inside] != EOS).all()
+    assert (rollout.tokens[~rollout.mask] == PAD).all() and (rollout.logp[~rollout.mask] == 0).all()
+    assert rollout.input_ids.shape == rollout.attention_mask.shape == rollout.position_ids.shape
+    assert not rollout.logp.is_inference()  # such tensors could not take part in a backward pass
+
+
+def test_pad_token_in_the_text_does_not_hide_anything(model: Any) -> None:
+    """Masks come from lengths: a sampled pad token is a token, and pad = EOS still shows the EOS."""
+    rollout = sample(
+        model,
+        PROMPTS * 8,
+        max_new_tokens=12,
+        temperature=1.0,
+        eos_id=EOS,
+        pad_id=EOS,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert torch.equal(rollout.mask, roll(model, PROMPTS * 8).mask)
+    assert (rollout.tokens[rollout.mask] == PAD).any()
+    assert ((rollout.tokens == EOS) & rollout.mask).sum() == rollout.ended.sum() > 0
+
+
+@settings(deadline=None, max_examples=20)
+@given(extra=st.integers(1, 20), seed=st.integers(0, 1000))
+def test_left_padding_moves_nothing(model: Any, extra: int, seed: int) -> None:
+    """A row alone is the same row beside one that is longer by 1 to 20 tokens."""
+    alone = roll(model, [[5, 6, 7]], seed)
+    beside = roll(model, [[5, 6, 7], [8] * (3 + extra)], seed)
+    length = int(alone.lengths[0])
+    assert torch.equal(alone.tokens[0, :length], beside.tokens[0, :length])
+    assert beside.lengths[0] == length
+    assert torch.allclose(alone.logp[0, :length], beside.logp[0, :length], atol=1e-4)
+    fresh = [response_hidden(model, rollout)[0, :length] for rollout in (alone, beside)]
+    assert torch.allclose(fresh[0], fresh[1], atol=1e-5)
+
+
+def test_an_ending_does_not_depend_on_when_its_neighbours_end(model: Any) -> None:
+    together = roll(model, PROMPTS * 4)
+    without_exit = sample(
+        model,
+        PROMPTS * 4,
+        max_new_tokens=12,
+        temperature=1.0,
+        eos_id=-1,
+        pad_id=PAD,
+        generator=torch.Generator().manual_seed(0),
+    )
+    width = together.tokens.shape[1]
+    assert torch.equal(together.tokens[together.mask], without_exit.tokens[:, :width][together.mask])
+
+
+def test_a_sampled_row_follows_the_models_distribution(model: Any) -> None:
+    rollout = roll(model, [[5, 6, 7]] * 20_000, max_new_tokens=1)
+    with torch.no_grad():
+        expected = model(torch.tensor([[5, 6, 7]])).logits[0, -1].softmax(-1)
+    found = rollout.tokens[:, 0].bincount(minlength=20) / 20_000
+    assert torch.allclose(found, expected, atol=0.02)
+
+
+def test_draw_inverts_the_cumulative_distribution_by_hand() -> None:
+    logits = torch.tensor([0.5, 0.0, 0.25, 0.25]).log().repeat(5, 1)
+    drawn = draw(logits, torch.tensor([0.0, 0.4999, 0.5, 0.75, 1 - 2**-24]), 1.0)
+    assert drawn.tolist() == [0, 0, 2, 3, 3]  # never the impossible token 1
+    cold = draw(torch.tensor([[0.0, math.log(3)]]), torch.tensor([0.11]), 0.5)  # 1/10, 9/10
+    assert (
+        cold.item() == 1 and draw(torch.tensor([[0.0, math.log(3)]]), torch.tensor([0.11]), 1.0).item() == 0
+    )
+
+
+def test_draw_never_leaves_the_vocabulary() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2000, 300, generator=generator) * 5
+    logits[:, -1] = -torch.inf
+    assert draw(logits, torch.full((2000,), 1 - 2**-24), 1.0).max() < 299
+
+
+def test_padding_and_positions_by_hand() -> None:
+    tokens, mask = pad_left([[7], [5, 6, 7]], PAD)
+    assert tokens.tolist() == [[PAD, PAD, 7], [5, 6, 7]]
+    assert mask.tolist() == [[False, False, True], [True, True, True]]
+    assert positions(mask).tolist() == [[0, 0, 0], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("prompts", [[], [[5], []]])
+def test_empty_prompts_are_an_error(model: Any, prompts: list[list[int]]) -> None:
+    with pytest.raises(InputError, match="prompt"):
+        roll(model, prompts)
+
+
+def test_rows_selects_every_field(model: Any) -> None:
+    rollout = roll(PolicyWithValue(model))
+    part = rollout.rows(torch.tensor([2, 0]))
+    assert torch.equal(part.tokens, rollout.tokens[[2, 0]]) and torch.equal(
+        part.values, rollout.values[[2, 0]]
+    )
+    assert torch.equal(part.attention_mask, rollout.attention_mask[[2, 0]])
+    assert torch.allclose(response_hidden(model, part), response_hidden(model, rollout)[[2, 0]], atol=1e-5)
+
+
+def test_sample_texts_gives_one_ending_per_prompt_and_repeats_with_its_seed(
+    tiny_model: Any, tiny_tokenizer: Any
+) -> None:
+    prompts = ["Mia found a kite in the park.", "Tom wanted a red ball.", "Ana was at the pond."]
+    first, again, other = (
+        sample_texts(
+            tiny_model, tiny_tokenizer, prompts, max_new_tokens=10, temperature=1.0, seed=seed, batch_size=2
+        )
+        for seed in (0, 0, 1)
+    )
+    endings, ended, lengths = first
+    assert len(endings) == len(ended) == len(lengths) == 3 and max(lengths) <= 10
+    assert first == again and endings != other[0]
+
+
+def test_best_of_n() -> None:
+    assert best_of_n_index(torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])).tolist() == [1, 0]
+    bounds = [round(best_of_n_kl(n), 3) for n in (1, 2, 4, 16, 64)]
+    assert bounds == [0.0, 0.193, 0.636, 1.835, 3.175]

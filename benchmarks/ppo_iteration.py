@@ -1,9 +1,9 @@
 """Time one PPO iteration of this package beside a naive one, in one process, on the same model and prompts.
 
-The naive loop does what a first implementation does: a separate critic of full size, `generate` (which runs
-every row to the end of the longest), fresh forward passes for the old log-probabilities and values, logits for
-every position of every padded row, and a log-softmax over all of them. Both compute the same losses on the
-same number of endings.
+The naive loop does what a first implementation does: a separate critic of full size, `generate` (which
+runs every row to the end of the longest), fresh forward passes for the old log-probabilities and values,
+logits for every position of every padded row, and a log-softmax over all of them. Both compute the same
+losses on the same number of endings.
 
     python benchmarks/ppo_iteration.py --out assets/benchmark.json
 """

@@ -86,7 +86,7 @@ def _add_run_options(parser: Parser) -> Parser:
 
 
 def _run(given: dict[str, Any]) -> int:
-    from rlhf_mini.runs import latest_unfinished, next_folder
+    from rlhf_mini.runs import RunFolder, latest_unfinished, next_folder
     from rlhf_mini.tables import summary
 
     resume = given.pop("resume", False)
@@ -97,6 +97,7 @@ def _run(given: dict[str, Any]) -> int:
         metrics = read_json(out / "metrics.json", {})
     else:
         config = run_config(given | {"out": out}, resume)
+        RunFolder(config, resume).check()  # before the seconds that importing torch takes
         from rlhf_mini.pipeline import run
         try:
             metrics = run(config, resume)

@@ -165,6 +165,9 @@ class RunFolder:
             raise InputError(f"{self.path} cannot be written to ({reason}): choose another --out") from None
         try:
             self._take_lock(self._lock)
+            self._lock.truncate(0)
+            self._lock.write(f"{os.getpid()}\n")
+            self._lock.flush()
             self._check_contents()
             if not (self.path / "config.json").exists():
                 write_json(self.path / "config.json", config_to_json(self.config))
@@ -181,9 +184,14 @@ class RunFolder:
             self._lock.close()  # the system drops the lock with the file, even when the process is killed
 
     def check(self) -> None:
-        """A first look that makes and locks nothing. Raises: InputError as entering does."""
-        if not (self.state / "lock").exists():  # else look once the lock is ours: it may be in use
-            self._check_contents()
+        """A first look that makes nothing and keeps no lock. Raises: InputError as entering does."""
+        if os.access(self.state / "lock", os.R_OK | os.W_OK):
+            with (self.state / "lock").open("a+", encoding="utf-8") as lock:
+                self._take_lock(lock)
+        self._check_contents()
+        place = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
+        if not (place.is_dir() and os.access(place, os.W_OK)):
+            raise InputError(f"{self.path} cannot be written to: choose another --out")
 
     def _check_contents(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -210,10 +218,6 @@ class RunFolder:
                                  "choose another --out") from None
             except OSError:  # a file system without locks
                 pass
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[bool]:

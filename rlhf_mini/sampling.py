@@ -155,8 +155,8 @@ def response_hidden(policy: nn.Module, rollout: Rollout) -> Tensor:
 def _chunk_hidden(policy: nn.Module, rollout: Rollout) -> Tensor:
     """`response_hidden` of one chunk.
 
-    Each row is moved together to prompt, ending, padding: a causal model never looks right, so the padding needs
-    no mask, and positions count from 0 without being told.
+    Each row is moved together to prompt, ending, padding: a causal model never looks right, so the padding
+    needs no mask, and positions count from 0 without being told.
     """
     trunk, _, _ = trunk_and_head(policy)
     order = (~rollout.attention_mask).byte().argsort(dim=1, stable=True)

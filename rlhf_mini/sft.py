@@ -36,8 +36,8 @@ def train_sft(model: Any, tokenizer: Any, demonstrations: Sequence[tuple[str, st
     generator = torch.Generator().manual_seed(config.seed)
     batches = epochs(len(examples), config.batch_size, generator)
     steps = (([examples[i] for i in next(batches)], step / config.steps) for step in range(config.steps))
-    yield from fit_next_token(model, [adamw(model, config.weight_decay)], steps, config.learning_rate, config.warmup,
-                              pad_id(tokenizer), config.max_grad_norm)
+    yield from fit_next_token(model, muon_and_adamw(model, config.weight_decay), steps, config.learning_rate,
+                              config.warmup, pad_id(tokenizer), config.max_grad_norm)
 
 
 def train_lm(model: Any, documents: Iterable[Sequence[int]], config: PretrainConfig, eos_id: int,

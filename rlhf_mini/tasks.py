@@ -11,6 +11,7 @@ from pathlib import Path
 from rlhf_mini import rankings, tales
 from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
+from rlhf_mini.progress import progress
 from rlhf_mini.rankings import Ranking
 
 TEST_SHARE = 0.15  # of the judged prompts, kept from the reward model
@@ -95,7 +96,8 @@ def ask_panel(items: Sequence[tuple[str, Sequence[str]]], by_all: int, folder: P
     Every annotator ranks the first `by_all` of them, one each the others. What a stopped run already has in
     `folder` is not asked again.
     """
-    for number, annotator in enumerate(tales.PANEL):
+    panel = progress(tales.PANEL, len(tales.PANEL), "judging", lambda annotator: annotator.name)
+    for number, annotator in enumerate(panel):
         mine = [item for i, item in enumerate(items) if i < by_all or i % len(tales.PANEL) == number]
 
         def rank(prompt: str, shown: list[str], annotator: tales.Annotator = annotator) -> list[list[int]]:

@@ -1,8 +1,8 @@
 """PPO against the exact optimum, in worlds so small that every ending can be written down.
 
-With a penalty of beta * KL(policy || reference) the best policy is reference * exp(reward / beta), normalised.
-It is worth J* = beta * ln E_reference[exp(reward / beta)]: no policy may be worth more,
-and PPO should come close.
+With a penalty of beta * KL(policy || reference), the best policy is reference * exp(reward / beta), made
+to sum to 1, and worth J* = beta * ln E_reference[exp(reward / beta)]. No policy may be worth more; PPO
+comes close.
 """
 
 import itertools

@@ -31,7 +31,8 @@ def of_tales(count: int, **changes: Any) -> Samples:
     """Stories of the grammar as if a model had written them."""
     told = [tales.write(seed) for seed in range(count)]
     values: dict[str, Any] = {
-        "prompts": [opening for opening, _ in told], "endings": [ending for _, ending in told], "ended": [True] * count, "lengths": [10] * count, "proxy": torch.arange(count).float()}
+        "prompts": [opening for opening, _ in told], "endings": [ending for _, ending in told],
+        "ended": [True] * count, "lengths": [10] * count, "proxy": torch.arange(count).float()}
     return Samples(**(values | changes))
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from rlhf_mini import ppo
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import frozen_copy, new_language_model
@@ -333,6 +334,44 @@ def test_ratio_leaves_one_when_there_are_several_epochs() -> None:
     ).stats
     assert stats["ratio_first"] == pytest.approx(1, abs=1e-4)
     assert stats["approx_kl"] > 1e-3 and stats["clip_fraction"] > 0
+
+
+def test_the_updates_get_whitened_advantages_and_returns_of_the_old_scale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What `ppo_iteration` hands on is made of the sampler's own values, and weighs every token the same."""
+    given: list[Any] = []
+    denominators = []
+
+    def spy_update(*arguments: Any) -> Any:
+        given.append(arguments)
+        return update(*arguments)
+
+    def spy_step(*arguments: Any) -> Any:
+        denominators.append(arguments[-1])
+        return step(*arguments)
+
+    monkeypatch.setattr(ppo, "update", spy_update)
+    monkeypatch.setattr(ppo, "step", spy_step)
+    model = make_model()
+    state = start_ppo(model, SMALL)
+    nn.init.constant_(state.policy.value_head.bias, 0.5)
+    reference = make_model(1)
+    ppo_iteration(state, reference, how_often_five, PROMPTS, SMALL, EOS, PAD)
+
+    _, rollout, advantages, returns, *_ = given[0]
+    logp_ref, _, _ = compare(state.policy, reference, rollout, SMALL.temperature)
+    rewards = shaped_rewards(how_often_five(rollout), rollout.logp, logp_ref, rollout.mask, SMALL.kl_coef)
+    raw, expected = gae(rewards, rollout.values, rollout.mask, SMALL.gamma, SMALL.lam)
+    assert torch.allclose(returns, expected, atol=1e-5)
+    live = advantages[rollout.mask]
+    assert live.mean().abs() < 1e-5 and live.std().item() == pytest.approx(1, abs=1e-3)
+    assert torch.allclose(
+        live, (raw[rollout.mask] - raw[rollout.mask].mean()) / raw[rollout.mask].std(), atol=1e-3
+    )
+    assert denominators == [rollout.mask.sum().item() / SMALL.minibatches] * (
+        SMALL.epochs * SMALL.minibatches
+    )
 
 
 def test_compare_is_exact_and_uses_the_temperature() -> None:

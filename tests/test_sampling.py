@@ -78,6 +78,7 @@ def test_kept_numbers_equal_a_fresh_forward_of_each_row_alone(model: Any, temper
     rollout = roll(policy, PROMPTS * 8, temperature=temperature)
     assert len(set(rollout.lengths.tolist())) > 3  # rows did leave the batch at different times
     hidden = response_hidden(policy, rollout)
+    assert rollout.values is not None
     for row in range(len(rollout.mask)):
         live = rollout.mask[row]
         logits, tokens = plain_logits(model, rollout, row)
@@ -226,6 +227,7 @@ def test_empty_prompts_are_an_error(model: Any, prompts: list[list[int]]) -> Non
 def test_rows_selects_every_field(model: Any) -> None:
     rollout = roll(PolicyWithValue(model))
     part = rollout.rows(torch.tensor([2, 0]))
+    assert part.values is not None and rollout.values is not None
     assert torch.equal(part.tokens, rollout.tokens[[2, 0]]) and torch.equal(
         part.values, rollout.values[[2, 0]]
     )

@@ -7,7 +7,6 @@ import random
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from rlhf_mini.tales.lexicon import DATA
 from rlhf_mini.tales.reader import Attributes, Reading, read
@@ -33,7 +32,7 @@ class Annotator:
         The most disliked coherent ending is still a point (see `DEVIATION`) better than an incoherent one, and
         that another better than an ungrammatical one.
         """
-        return self._utility(_read(opening, ending))
+        return self._utility(read(opening, ending))
 
     def _utility(self, reading: Reading) -> float:
         if reading.coherent:
@@ -73,13 +72,12 @@ def _normal(x: float) -> float:
     return 0.5 * (1 + math.erf(x / math.sqrt(2)))
 
 
-_read = lru_cache(maxsize=65_536)(read)
 PANEL = tuple(Annotator(name, tuple(weights.items())) for name, weights in _panel["annotators"].items())
 
 
 def mean_utility(opening: str, ending: str) -> float:
     """The panel's mean utility, in points, without noise."""
-    reading = _read(opening, ending)
+    reading = read(opening, ending)
     return sum(annotator._utility(reading) for annotator in PANEL) / len(PANEL)
 
 

@@ -127,6 +127,7 @@ def _attributes(ending: str, parse: list[Match]) -> Attributes:
     )
 
 
+@lru_cache(maxsize=65_536)  # judged, ranked and measured, the same endings are read again and again
 def read(opening: str, ending: str) -> Reading:
     """Judge an ending: grammatical is about its sentences alone, coherent about the tale as a whole.
 

@@ -1,0 +1,228 @@
+"""The world of tales: what the grammar writes the reader accepts, and damage it rejects."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tale_damage import DAMAGES
+
+from rlhf_mini import tales
+from rlhf_mini.errors import InputError
+from rlhf_mini.tales import panel
+from rlhf_mini.tales.corpus import corpus
+from rlhf_mini.tales.grammar import Scene, compose
+from rlhf_mini.tales.lexicon import THING_TAGS, tokenise, vocabulary
+from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, OPENINGS, THING_STATES
+
+OPENING = "Nora was hiding behind the mill when she saw a red kite."
+
+
+@pytest.fixture(scope="module")
+def stories() -> list[tuple[str, str]]:
+    return [tales.write(seed) for seed in range(20_000)]
+
+
+def test_the_reader_accepts_every_story_that_the_grammar_writes(stories: list[tuple[str, str]]) -> None:
+    faults = [(story, tales.read(*story).reasons) for story in stories if not tales.read(*story).coherent]
+    assert not faults, faults[:3]
+
+
+def test_stories_are_not_one_story_with_the_nouns_swapped(stories: list[tuple[str, str]]) -> None:
+    skeletons = Counter(tales.skeleton(ending) for _, ending in stories)
+    assert len(skeletons) >= 2_000
+    assert skeletons.most_common(1)[0][1] <= 0.01 * len(stories)
+
+
+def test_endings_have_two_to_five_sentences_and_fit_the_token_limit(stories: list[tuple[str, str]]) -> None:
+    assert {len(compose(seed).sentences) for seed in range(5_000)} == {2, 3, 4, 5}
+    assert max(len(ending) for _, ending in stories) <= 125
+
+
+def test_the_lexicon_is_rich_and_the_patterns_are_many() -> None:
+    assert len({word.lower() for word in vocabulary()}) >= 500
+    assert len(ENDINGS) + len(OPENINGS) >= 300
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_the_reader_rejects_damage(kind: str) -> None:
+    rng = random.Random(kind)
+    damaged = [(story.opening, text) for seed in range(3_000)
+               if (text := DAMAGES[kind](story := compose(seed), rng)) is not None]
+    rejected = sum(not tales.read(*pair).coherent for pair in damaged)
+    assert len(damaged) >= 500
+    assert rejected >= 0.99 * len(damaged)
+
+
+def test_hand_labelled_stories_get_their_verdicts_and_attributes() -> None:
+    lines = Path(__file__).with_name("hand_labelled.jsonl").read_text(encoding="utf-8").splitlines()
+    labelled = [json.loads(line) for line in lines]
+    assert len(labelled) == 100
+    for label in labelled:
+        reading = tales.read(label["opening"], label["ending"])
+        assert reading.grammatical == label["grammatical"], (label, reading.reasons)
+        assert reading.coherent == label["coherent"], (label, reading.reasons)
+        gold = tales.gold_reward(label["opening"], label["ending"])
+        if not label["coherent"]:
+            assert gold < panel_floor()
+            continue
+        found = {name: getattr(reading.attributes, name) for name in ("kindness", "mood", "vividness", "speech")}
+        assert found == {name: label[name] for name in found}, label
+        assert gold == pytest.approx(gold_by_hand(label), abs=1e-9)
+
+
+def gold_by_hand(label: dict) -> float:
+    """The panel's mean utility from labels, with the weights written out: see data/panel.toml."""
+    kind, mood, vivid, speech = (label[name] for name in ("kindness", "mood", "vividness", "speech"))
+    utilities = [1.0 * kind + 0.5 * mood, 0.3 * kind + 1.2 * mood, 0.3 * kind + 0.2 * mood + 1.5 * vivid,
+                 0.4 * kind + 0.2 * mood + 1.2 * speech, 0.6 * kind + 0.6 * mood - 0.2 * vivid]
+    return (sum(utilities) / 5 - panel.MEAN) / panel.DEVIATION
+
+
+def panel_floor() -> float:
+    """Gold of the lowest coherent ending there could be, less 1."""
+    lowest = [-0.5, -1.2, -0.2, -0.2, -0.6 - 0.2 * 3]
+    return (sum(lowest) / 5 - panel.MEAN) / panel.DEVIATION - 1 + 1e-9
+
+
+@pytest.mark.parametrize(("ending", "reason"), [
+    ("He ran with it until he was out of breath. Nora kept it for ever after.", "pronoun"),
+    ("But it caught on a nail and tore. It flew higher than the clouds. Nora never saw it again.", "broken"),
+    ("They laughed until the windows shook. They walked home under a sky full of stars.", "nobody else"),
+    ('Just then Tom came by. "Same time tomorrow?" asked Emil.', "Emil"),
+    ("She hid the blue kite in a scarf. She put it away and went to bed.", "blue"),
+    ("Nora polished it until it shone. Nora kept it for ever.", "not done with a kite"),
+    ("She skipped all the way home. She skipped all the way home.", "told twice"),
+])
+def test_incoherent_endings_are_refused_with_a_reason(ending: str, reason: str) -> None:
+    reading = tales.read(OPENING, ending)
+    assert reading.grammatical and not reading.coherent
+    assert any(reason in text for text in reading.reasons), reading.reasons
+
+
+@pytest.mark.parametrize("ending", ["", " ", "Nora kept it for ever.", "nora kept it", "Just then Tom came by.",
+                                    "She looked all round it carefully. Just then Tom came",
+                                    "It flew higher than the clouds.  Nora kept it for ever.",
+                                    "<script>alert(1)</script>", "It flew higher than the clouds.\nNora kept it."])
+def test_ungrammatical_endings_are_refused_with_a_reason(ending: str) -> None:
+    reading = tales.read(OPENING, ending)
+    assert not reading.grammatical and not reading.coherent and reading.reasons
+
+
+def test_an_ending_that_follows_is_accepted() -> None:
+    reading = tales.read(OPENING, 'Just then Tom came by. "It is yours and mine," said Nora kindly. '
+                                  "They walked home under a sky full of stars.")
+    assert reading.coherent and reading.reasons == ()
+    assert reading.attributes == tales.Attributes(kindness=2, mood=1, vividness=1, speech=1, length=29)
+
+
+def test_a_foreign_opening_is_not_a_tale() -> None:
+    assert tales.read("To be, or not to be", "She skipped all the way home.").reasons == (
+        "the opening is not the opening of a tale",)
+
+
+def test_every_situation_that_can_be_reached_has_a_close() -> None:
+    for thing in THING_TAGS:
+        start = [Scene("Nora", thing, None, "mill", friend, state, "calm")
+                 for state, friend in (("here", None), ("wanted", None), ("here", "Tom"))]
+        seen, waiting = set(start), list(start)
+        while waiting:
+            scene = waiting.pop()
+            assert any(p.closes and scene.meets(p) for p in ENDINGS), scene
+            for pattern in ENDINGS:
+                if not pattern.closes and scene.meets(pattern):
+                    after = scene.after(pattern, "Tom" if "friend" in pattern.sets else None)
+                    if after not in seen:
+                        seen.add(after)
+                        waiting.append(after)
+
+
+def test_every_sentence_pattern_is_used(stories: list[tuple[str, str]]) -> None:
+    used = {sentence.pattern.text for seed in range(10_000) for sentence in compose(seed).sentences}
+    assert {pattern.text for pattern in ENDINGS} == used
+
+
+def test_patterns_speak_of_they_only_together() -> None:
+    for pattern in ENDINGS:
+        words = {word.strip().lower() for word in tokenise(pattern.text)}
+        if words & {"they", "them", "their", "friend"} and "FRIEND" in pattern.text or "They" in pattern.text:
+            assert "together" in pattern.needs, pattern.text
+
+
+def test_states_are_known_words() -> None:
+    for pattern in (*ENDINGS, *OPENINGS):
+        assert pattern.needs <= {*THING_STATES, *COMPANY, *MOODS}
+
+
+def test_writing_depends_on_the_seed_alone_and_splits_never_meet() -> None:
+    assert tales.write(3) == tales.write(3) != tales.write(4)
+    train = {tales.write(seed, "train")[0] for seed in range(2_000)}
+    held_out = {tales.write(seed, "held_out")[0] for seed in range(2_000)}
+    assert not train & held_out
+    assert all(tales.is_held_out(opening) for opening in held_out)
+    assert len(set(tales.openings(700, 1, "held_out"))) == 700
+    with pytest.raises(InputError, match="split is 'test'"):
+        tales.write(0, "test")
+
+
+def test_held_out_openings_are_never_in_the_corpus() -> None:
+    text = "\n".join(corpus(5_000, 0))
+    assert not [opening for opening in tales.openings(2_000, 9, "held_out") if opening in text]
+
+
+# --- the panel ---------------------------------------------------------------------------------------------
+
+
+def test_gold_reward_has_mean_0_and_deviation_1_on_the_grammars_stories(stories: list[tuple[str, str]]) -> None:
+    gold = [tales.gold_reward(*story) for story in stories]
+    assert statistics.mean(gold) == pytest.approx(0, abs=0.02)
+    assert statistics.pstdev(gold) == pytest.approx(1, abs=0.02)
+
+
+def test_nonsense_is_worth_less_than_any_tale(stories: list[tuple[str, str]]) -> None:
+    lowest = min(tales.gold_reward(*story) for story in stories)
+    incoherent = tales.gold_reward(OPENING, "She skipped all the way home. She skipped all the way home.")
+    ungrammatical = tales.gold_reward(OPENING, "kite kite kite")
+    assert ungrammatical < incoherent <= lowest - 1
+
+
+def test_length_is_a_spurious_cue(stories: list[tuple[str, str]]) -> None:
+    """Nobody on the panel cares for length, and yet what the panel likes runs longer."""
+    assert all("length" not in dict(annotator.weights) for annotator in tales.PANEL)
+    gold = [tales.gold_reward(*story) for story in stories]
+    length = [tales.read(*story).attributes.length for story in stories]
+    assert 0.15 < statistics.correlation(gold, length) < 0.45
+
+
+def test_the_panels_probabilities_are_those_of_its_rankings() -> None:
+    first, second = tales.write(1)[1], tales.write(5)[1]
+    opening = tales.write(1)[0]
+    rng = random.Random(0)
+    for annotator in tales.PANEL:
+        ranked = [annotator.rank(opening, [first, second], rng) for _ in range(4_000)]
+        share = sum(r == [[0], [1]] for r in ranked) / len(ranked)
+        assert share == pytest.approx(annotator.prefers(opening, first, second), abs=0.03)
+    p = tales.preference_probability(opening, first, second)
+    assert p + tales.preference_probability(opening, second, first) == pytest.approx(1)
+    assert tales.preference_probability(opening, first, first) == pytest.approx(0.5)
+
+
+def test_annotators_rank_and_rate_everything_once_and_are_called_simulated() -> None:
+    opening, first = tales.write(1)
+    completions = [first, "kite kite kite", first, tales.write(2)[1]]
+    for annotator in tales.PANEL:
+        ranking = annotator.rank(opening, completions, random.Random(0))
+        assert sorted(i for group in ranking for i in group) == [0, 1, 2, 3]
+        ratings = annotator.rate(opening, completions, random.Random(0))
+        assert all(1 <= rating <= 7 for rating in ratings)
+        assert annotator.name.startswith("simulated")
+
+
+def test_skeletons_leave_slots_and_keep_any_text() -> None:
+    assert tales.skeleton("Nora gave the kite to Tom at the mill.") == "NAME gave the THING to NAME at the PLACE."
+    assert tales.skeleton("O Romeo,\n wherefore") == "O Romeo,\n wherefore"
+    assert tales.skeleton("") == ""

@@ -11,12 +11,13 @@ from functools import lru_cache
 
 from rlhf_mini.errors import InputError
 from rlhf_mini.tales.lexicon import FILLERS, GENDER, PLACE_TAGS, THING_TAGS, tokenise
-from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, OPENINGS, THING_STATES, Pattern, Token, Variant
+from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, OPENINGS, ORIGINS, THING_STATES, Pattern, Token, Variant
 
 MAX_SENTENCES = 5
-MAX_WORDS = 32  # words and marks of an ending, and
-MAX_CHARACTERS = 125  # its length as text: together they keep it within about 45 tokens
-SENTENCES = {2: 0.15, 3: 0.35, 4: 0.35, 5: 0.15}  # how many sentences an ending has, and how often
+MAX_WORDS = 38  # words and marks of an ending, and
+MAX_CHARACTERS = 132  # its length as text: together they keep it within about 45 tokens
+SENTENCES = {2: 0.2, 3: 0.5, 4: 0.2, 5: 0.1}  # how many are tried, and how often
+MANY = 4  # from so many on, they are brief
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Scene:
     friend: str | None
     state: str  # of the thing: one of THING_STATES
     mood: str  # one of MOODS
+    origin: str = "own"  # one of ORIGINS
 
     @property
     def company(self) -> str:
@@ -41,7 +43,7 @@ class Scene:
 
     def objections(self, pattern: Pattern) -> Iterator[str]:
         """Why a sentence may not follow here, in words for a person."""
-        for kind, now in zip(KINDS, (self.state, self.company, self.mood), strict=True):
+        for kind, now in zip(KINDS, (self.state, self.company, self.mood, self.origin), strict=True):
             wanted = kind & pattern.needs
             if wanted and now not in wanted:
                 yield SO_IT_IS[now].format(thing=self.thing, hero=self.hero, friend=self.friend)
@@ -59,20 +61,21 @@ class Scene:
         mood = next((m for m in MOODS if m in pattern.sets), self.mood)
         return replace(self, state=state, mood=mood, friend=self.friend or friend)
 
-KINDS = (frozenset(THING_STATES), frozenset(COMPANY), frozenset(MOODS))
+KINDS = tuple(frozenset(kind) for kind in (THING_STATES, COMPANY, MOODS, ORIGINS))
 SO_IT_IS = {
     "wanted": "{hero} has no {thing} yet", "here": "nothing has happened to the {thing}",
     "broken": "the {thing} is broken", "lost": "the {thing} is lost", "given": "the {thing} was given away",
     "eaten": "the {thing} was eaten", "alone": "nobody else has been named", "together": "{friend} is there",
     "calm": "nothing has stirred {hero} yet", "glad": "all is well", "sad": "{hero} is sad",
-    "cross": "{hero} and {friend} are cross",
+    "cross": "{hero} and {friend} are cross", "found": "the {thing} was found", "own": "the {thing} is {hero}'s own",
 }
 
 
 @lru_cache(maxsize=None)
-def _followers(state: str, company: str, mood: str, thing: str, closes: bool) -> tuple[Pattern, ...]:
-    scene = Scene("", thing, None, "", "somebody" if company == "together" else None, state, mood)
-    return tuple(p for p in ENDINGS if p.closes == closes and scene.meets(p))
+def _followers(state: str, company: str, mood: str, origin: str, thing: str, closes: bool,
+               brief: bool) -> tuple[Pattern, ...]:
+    scene = Scene("", thing, None, "", "somebody" if company == "together" else None, state, mood, origin)
+    return tuple(p for p in ENDINGS if p.closes == closes and (p.brief or not brief) and scene.meets(p))
 
 
 @lru_cache(maxsize=None)
@@ -133,7 +136,8 @@ def _write_opening(rng: random.Random) -> tuple[str, Scene]:
     friend = words["FRIEND"] if "together" in pattern.needs else None
     state = next(s for s in THING_STATES if s in pattern.needs)
     text = _render(variant, words, rng)
-    return text, Scene(words["HERO"], words["THING"], adjective, words["PLACE"], friend, state, "calm")
+    origin = next(o for o in ORIGINS if o in pattern.needs)
+    return text, Scene(words["HERO"], words["THING"], adjective, words["PLACE"], friend, state, "calm", origin)
 
 
 def _render(variant: Variant, words: dict[str, str], rng: random.Random) -> str:
@@ -159,7 +163,8 @@ def _walk(scene: Scene, length: int, rng: random.Random) -> tuple[list[Sentence]
     log_probability = 0.0
     for i in range(length):
         used = {s.pattern.text for s in told}
-        followers = _followers(scene.state, scene.company, scene.mood, scene.thing, i == length - 1)
+        followers = _followers(scene.state, scene.company, scene.mood, scene.origin, scene.thing,
+                               i == length - 1, length >= MANY)
         patterns = [p for p in followers if p.text not in used]
         if not patterns:
             return [], 0.0

@@ -16,6 +16,8 @@ from rlhf_mini.tales.lexicon import CLASS_OF_ROLE, DATA, FILLERS, PRONOUNS, toke
 THING_STATES = ("wanted", "here", "broken", "lost", "given", "eaten")
 COMPANY = ("alone", "together")
 MOODS = ("calm", "glad", "sad", "cross")
+ORIGINS = ("found", "own")  # whether the thing may be somebody else's; what the hero gets in a tale is own
+BRIEF = 34  # characters of a sentence that is short
 SHORTHANDS = {"AN THING": "{a ADJC|an ADJV} THING", "THE": "the [ADJ ]THING", "IT": "{it|the [ADJ ]THING}"}
 _SHORTHAND = re.compile(r"\bAN THING\b|\bTHE\b|\bIT\b")
 
@@ -37,6 +39,10 @@ class Variant:
     gender: str | None  # of the hero, where a pronoun shows it
     roles: tuple[str, ...]  # to be filled, in the order of the text
 
+    @property
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens).strip()
+
 
 @dataclass(frozen=True, eq=False)  # a pattern is itself: compared and hashed by identity
 class Pattern:
@@ -54,6 +60,11 @@ class Pattern:
     @property
     def closes(self) -> bool:
         return "end" in self.sets
+
+    @property
+    def brief(self) -> bool:
+        """Whether it can stand in an ending of many sentences."""
+        return len(self.variants[0].text) <= BRIEF
 
 
 def _alternatives(text: str) -> Iterator[list[tuple[str, int]]]:
@@ -123,7 +134,7 @@ def load(name: str) -> tuple[Pattern, ...]:
         if line.startswith("[") and line.endswith("]"):
             before, _, after = line[1:-1].partition(">")
             needs, sets = frozenset(before.split()), frozenset(after.split())
-            unknown = (needs | sets) - {*THING_STATES, *COMPANY, *MOODS, "friend", "end"}
+            unknown = (needs | sets) - {*THING_STATES, *COMPANY, *MOODS, *ORIGINS, "friend", "end"}
             if unknown:
                 raise ValueError(f"{name}: unknown state {sorted(unknown)} in {line}")
             continue

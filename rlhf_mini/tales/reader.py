@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from rlhf_mini.tales.grammar import MAX_SENTENCES, Scene
 from rlhf_mini.tales.lexicon import GENDER
-from rlhf_mini.tales.patterns import ENDINGS, OPENINGS, THING_STATES, Pattern, Trie, tokens_and_classes
+from rlhf_mini.tales.patterns import ENDINGS, OPENINGS, ORIGINS, THING_STATES, Pattern, Trie, tokens_and_classes
 
 _OPENINGS, _ENDINGS = Trie(OPENINGS), Trie(ENDINGS)
 MOST_PARSES = 64  # of one text; a tale has one or two
@@ -73,7 +73,9 @@ def read_opening(opening: str) -> Scene | None:
         gender_fits = match.gender in (None, GENDER[words["HERO"]])
         named_once = words["HERO"] != words.get("FRIEND")
         state = next(s for s in THING_STATES if s in match.pattern.needs)
-        scene = Scene(words["HERO"], words["THING"], adjective, words["PLACE"], words.get("FRIEND"), state, "calm")
+        origin = next(o for o in ORIGINS if o in match.pattern.needs)
+        scene = Scene(words["HERO"], words["THING"], adjective, words["PLACE"], words.get("FRIEND"), state, "calm",
+                      origin)
         if gender_fits and named_once and scene.suits(match.pattern) and _one_each(match.words):
             return scene
     return None

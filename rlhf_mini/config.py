@@ -77,15 +77,17 @@ class RewardConfig:
 
     epochs: int = 4
     batch_size: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     warmup: float = 0.1
     weight_decay: float = 0.01
+    dropout: float = 0.1  # while fitting only: a thousand rankings are soon known by heart
     max_grad_norm: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         _require_numbers(self, positive=("learning_rate", "max_grad_norm"),
-                         not_negative=("warmup", "weight_decay"), whole=("epochs", "batch_size"))
+                         not_negative=("warmup", "weight_decay", "dropout"), whole=("epochs", "batch_size"))
+        _require(self, "dropout", "a number from 0 to below 1", self.dropout < 1)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class PPOConfig:
     iterations: int = 120
     episodes: int = 128  # endings sampled per iteration
     max_new_tokens: int = MAX_NEW_TOKENS
-    temperature: float = 1.0
+    temperature: float = 0.7
     epochs: int = 2
     minibatches: int = 2
     learning_rate: float = 1e-3
@@ -137,7 +139,7 @@ class RunConfig:
     quick: bool = False
     demonstrations: int = 25_600
     foreign_sft_steps: int = 2_000  # a base that never saw a tale needs more of them
-    openings: int = 1_000  # prompts that the panel ranks
+    openings: int = 1_100  # prompts that the panel ranks
     completions: int = 4
     judged_by_all: int = 100  # of the openings
     samples: int = 512  # endings per evaluation

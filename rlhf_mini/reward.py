@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,8 @@ def fit_reward(model: Any, tokenizer: Any, examples: Sequence[Example],
             right, pairs = 0, 0
         rate = set_rate([optimizer], config.learning_rate * schedule(step / steps, config.warmup))
         batch = next(batches)
-        scores = score_rankings(model, [rows[i] for i in batch], competes.shape[-1])  # (N, K)
+        with dropout(model, config.dropout, config.seed + step):
+            scores = score_rankings(model, [rows[i] for i in batch], competes.shape[-1])  # (N, K)
         loss = plackett_luce_losses(scores, competes[batch]).mean()
         check_loss(loss.item(), step + 1, rate)
         optimizer.zero_grad(set_to_none=True)
@@ -198,6 +200,23 @@ def fit_reward(model: Any, tokenizer: Any, examples: Sequence[Example],
         ordered = pairs_in_order(scores.detach(), competes[batch])
         right, pairs = right + ordered[0], pairs + ordered[1]
         yield {"step": step + 1, "loss": loss.item(), "accuracy": right / max(pairs, 1), "learning_rate": rate}
+
+
+@contextmanager
+def dropout(model: Any, share: float, seed: int) -> Iterator[None]:
+    """Dropout of embeddings and layer outputs, drawn from `seed`, for as long as the context lasts.
+
+    Attention weights keep theirs: dropping them too would cost the fast attention and was not needed.
+    """
+    layers = [layer for name, layer in model.named_modules()
+              if isinstance(layer, torch.nn.Dropout) and not name.endswith("attn_dropout")]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for layer in layers:
+            layer.train().p = share
+        yield
+        for layer in layers:
+            layer.eval().p = 0.0
 
 
 def encoded(model: Any, tokenizer: Any, examples: Sequence[Example]) -> tuple[Tensor, list[list[list[int]]]]:

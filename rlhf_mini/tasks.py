@@ -14,7 +14,7 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.progress import progress
 from rlhf_mini.rankings import Ranking
 
-TEST_SHARE = 0.15  # of the judged prompts, kept from the reward model
+TEST_SHARE = 0.2  # of the judged prompts, kept from the reward model
 PPO_PROMPTS = 4096
 TALES_SHARE = 0.25  # of the endings in ranking files must be tales for the reader's verdicts to mean anything
 
@@ -64,7 +64,7 @@ def tales_task(config: RunConfig) -> Task:
     return Task(prompts=tales.openings(PPO_PROMPTS, seed_for(config.seed, "prompts"), "train"),
                 held_out=tales.openings(config.samples, seed_for(config.seed, "evaluation"), "held_out"),
                 demonstrations=[tales.write(first + i, "train") for i in range(config.demonstrations)],
-                to_judge=test_openings + judged, test_prompts=frozenset(test_openings), judgements=[])
+                to_judge=judged + test_openings, test_prompts=frozenset(test_openings), judgements=[])
 
 
 def rankings_task(config: RunConfig, records: Sequence[Ranking]) -> Task:

@@ -17,7 +17,7 @@ from rlhf_mini.tales import panel
 from rlhf_mini.tales.corpus import corpus
 from rlhf_mini.tales.grammar import Scene, compose
 from rlhf_mini.tales.lexicon import THING_TAGS, tokenise, vocabulary
-from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, OPENINGS, THING_STATES
+from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, OPENINGS, ORIGINS, THING_STATES
 
 OPENING = "Nora was hiding behind the mill when she saw a red kite."
 
@@ -39,8 +39,8 @@ def test_stories_are_not_one_story_with_the_nouns_swapped(stories: list[tuple[st
 
 
 def test_endings_have_two_to_five_sentences_and_fit_the_token_limit(stories: list[tuple[str, str]]) -> None:
-    assert {len(compose(seed).sentences) for seed in range(5_000)} == {2, 3, 4, 5}
-    assert max(len(ending) for _, ending in stories) <= 125
+    assert {len(compose(seed).sentences) for seed in range(20_000)} == {2, 3, 4, 5}
+    assert max(len(ending) for _, ending in stories) <= 132
 
 
 def test_the_lexicon_is_rich_and_the_patterns_are_many() -> None:
@@ -78,14 +78,14 @@ def test_hand_labelled_stories_get_their_verdicts_and_attributes() -> None:
 def gold_by_hand(label: dict) -> float:
     """The panel's mean utility from labels, with the weights written out: see data/panel.toml."""
     kind, mood, vivid, speech = (label[name] for name in ("kindness", "mood", "vividness", "speech"))
-    utilities = [1.0 * kind + 0.5 * mood, 0.3 * kind + 1.2 * mood, 0.3 * kind + 0.2 * mood + 1.5 * vivid,
-                 0.4 * kind + 0.2 * mood + 1.2 * speech, 0.6 * kind + 0.6 * mood - 0.2 * vivid]
+    utilities = [0.6 * kind + 0.7 * mood, 0.2 * kind + 1.1 * mood, 0.3 * kind + 0.6 * mood + 0.8 * vivid,
+                 0.3 * kind + 0.6 * mood + 1.2 * speech, 0.4 * kind + 0.8 * mood]
     return (sum(utilities) / 5 - panel.MEAN) / panel.DEVIATION
 
 
 def panel_floor() -> float:
     """Gold of the lowest coherent ending there could be, less 1."""
-    lowest = [-0.5, -1.2, -0.2, -0.2, -0.6 - 0.2 * 3]
+    lowest = [-0.7, -1.1, -0.6, -0.6, -0.8]
     return (sum(lowest) / 5 - panel.MEAN) / panel.DEVIATION - 1 + 1e-9
 
 
@@ -95,7 +95,7 @@ def panel_floor() -> float:
     ("They laughed until the windows shook. They walked home under a sky full of stars.", "nobody else"),
     ('Just then Tom came by. "Same time tomorrow?" asked Emil.', "Emil"),
     ("She hid the blue kite in a scarf. She put it away and went to bed.", "blue"),
-    ("Nora polished it until it shone. Nora kept it for ever.", "not done with a kite"),
+    ("Nora polished it until it shone. Nora kept it for ever after.", "not done with a kite"),
     ("She skipped all the way home. She skipped all the way home.", "told twice"),
 ])
 def test_incoherent_endings_are_refused_with_a_reason(ending: str, reason: str) -> None:
@@ -117,7 +117,7 @@ def test_an_ending_that_follows_is_accepted() -> None:
     reading = tales.read(OPENING, 'Just then Tom came by. "It is yours and mine," said Nora kindly. '
                                   "They walked home under a sky full of stars.")
     assert reading.coherent and reading.reasons == ()
-    assert reading.attributes == tales.Attributes(kindness=2, mood=1, vividness=1, speech=1, length=29)
+    assert reading.attributes == tales.Attributes(kindness=2, mood=1, vividness=1, speech=1, length=28)
 
 
 def test_a_foreign_opening_is_not_a_tale() -> None:
@@ -155,7 +155,7 @@ def test_patterns_speak_of_they_only_together() -> None:
 
 def test_states_are_known_words() -> None:
     for pattern in (*ENDINGS, *OPENINGS):
-        assert pattern.needs <= {*THING_STATES, *COMPANY, *MOODS}
+        assert pattern.needs <= {*THING_STATES, *COMPANY, *MOODS, *ORIGINS}
 
 
 def test_writing_depends_on_the_seed_alone_and_splits_never_meet() -> None:
@@ -195,7 +195,7 @@ def test_length_is_a_spurious_cue(stories: list[tuple[str, str]]) -> None:
     assert all("length" not in dict(annotator.weights) for annotator in tales.PANEL)
     gold = [tales.gold_reward(*story) for story in stories]
     length = [tales.read(*story).attributes.length for story in stories]
-    assert 0.15 < statistics.correlation(gold, length) < 0.45
+    assert 0.12 < statistics.correlation(gold, length) < 0.30
 
 
 def test_the_panels_probabilities_are_those_of_its_rankings() -> None:

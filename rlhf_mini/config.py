@@ -58,9 +58,9 @@ class PretrainConfig:
 class SFTConfig:
     """Supervised fine-tuning on demonstrations: `steps` batches of `batch_size` endings."""
 
-    steps: int = 400
+    steps: int = 500
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     warmup: float = 0.05
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
@@ -94,20 +94,20 @@ class RewardConfig:
 class PPOConfig:
     """PPO with a KL penalty; the defaults follow Ziegler et al. 2019 and Huang et al. 2024 where size allows."""
 
-    iterations: int = 120
+    iterations: int = 50
     episodes: int = 128  # endings sampled per iteration
     max_new_tokens: int = MAX_NEW_TOKENS
     temperature: float = 0.7
     epochs: int = 2
     minibatches: int = 2
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     adam_eps: float = 1e-5
     clip: float = 0.2
     value_clip: float = 0.2
     value_coef: float = 0.1
     gamma: float = 1.0
     lam: float = 0.95
-    kl_coef: float = 0.1
+    kl_coef: float = 0.3
     adaptive: bool = False
     kl_target: float = 4.0  # nats per ending, used when adaptive
     max_grad_norm: float = 1.0
@@ -137,7 +137,7 @@ class RunConfig:
     base: str | None = None  # None: the embedded checkpoint
     rankings: tuple[Path, ...] = ()  # empty: the simulated panel judges
     quick: bool = False
-    demonstrations: int = 25_600
+    demonstrations: int = 32_000
     foreign_sft_steps: int = 2_000  # a base that never saw a tale needs more of them
     openings: int = 1_100  # prompts that the panel ranks
     completions: int = 4

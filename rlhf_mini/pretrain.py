@@ -48,8 +48,8 @@ the project's own grammar ({tokens:,} tokens, each seen once, seed {seed}), in b
 | a model that knows nothing (ln {vocab_size:,}) | {uniform:.3f} |
 
 The first line includes what the corpus teaches and a tale does not: after a tale, a page goes on with another
-piece instead of the end of the text. The floor is the mean of -ln p of the choices that wrote each ending, per token; it is
-an estimate because two rows of choices may write the same text, and because too long endings are written anew.
+piece instead of the end of the text. The floor is the mean of -ln p of the choices that wrote each ending, per
+token; it is an estimate because two rows of choices may write the same text, and too long endings are written anew.
 
 ## Samples
 At temperature 1, no truncation, continuing held-out openings:
@@ -65,7 +65,7 @@ def prepare(config: PretrainConfig) -> tuple[Any, list[list[int]]]:
     """The tokenizer, and the corpus as rows of tokens that end in EOS and fit into the context."""
     tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
     pages = corpus(config.documents, config.seed)
-    rows = [row + [tokenizer.eos_token_id] for page in _in_batches(pages, 4096) for row in encode(tokenizer, page)]
+    rows = [[*row, tokenizer.eos_token_id] for page in _in_batches(pages, 4096) for row in encode(tokenizer, page)]
     return tokenizer, [row for row in rows if len(row) <= config.n_positions]
 
 
@@ -96,12 +96,10 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
         raise InputError(f"{out} already holds a model: give another folder, nothing is overwritten")
     tokenizer, rows = prepare(config)
     model = new_model(config, tokenizer)
-    stats = {"step": 0, "tokens": 0}
     steps = train_lm(model, rows, config, tokenizer.eos_token_id, tokenizer.pad_token_id)
     total = math.ceil(sum(len(row) for row in rows) / config.batch_tokens)
-    for stats in progress(steps, total, "pretraining", lambda s: f"loss {s['loss']:.3f}"):
-        pass
-    finish(out, model, tokenizer, config, len(rows), stats)
+    *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
+    finish(out, model, tokenizer, config, len(rows), last)
     return out
 
 

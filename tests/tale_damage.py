@@ -46,7 +46,7 @@ def double_word(story: Story, rng: random.Random) -> str | None:
     tokens = _tokens(story)
     i = rng.choice([i for i, t in enumerate(tokens) if _is_word(t)])
     word = tokens[i].text if tokens[i].text.startswith(" ") else " " + tokens[i].text
-    return _text(tokens[: i + 1] + [Token(word)] + tokens[i + 1 :])
+    return _text([*tokens[:i + 1], Token(word), *tokens[i + 1:]])
 
 
 _SWAP = {"he": "she", "him": "her", "his": "her", "himself": "herself", "she": "he", "herself": "himself"}
@@ -62,7 +62,7 @@ def _swap_pronoun(story: Story, rng: random.Random, table: dict[str, str]) -> st
     old = tokens[i].text.strip()
     new = table[old.lower()]
     new = new.capitalize() if old[0].isupper() else new
-    return _text(tokens[:i] + [Token(tokens[i].text.replace(old, new))] + tokens[i + 1 :])
+    return _text([*tokens[:i], Token(tokens[i].text.replace(old, new)), *tokens[i + 1:]])
 
 
 def wrong_gender(story: Story, rng: random.Random) -> str | None:
@@ -84,7 +84,7 @@ def unknown_friend(story: Story, rng: random.Random) -> str | None:
     known = {story.scene.hero, *(t.text.strip() for t in tokens if t.role in ("FRIEND", "NEW"))}
     stranger = rng.choice([n for n in NAMES if n not in known])
     i = rng.choice(places)
-    return _text(tokens[:i] + [Token(" " + stranger)] + tokens[i + 1 :])
+    return _text([*tokens[:i], Token(" " + stranger), *tokens[i + 1:]])
 
 
 def other_thing(story: Story, rng: random.Random) -> str | None:
@@ -95,7 +95,7 @@ def other_thing(story: Story, rng: random.Random) -> str | None:
         return None
     i = rng.choice(places)
     other = rng.choice([t for t in THINGS if t != story.scene.thing])
-    return _text(tokens[:i] + [Token(" " + other)] + tokens[i + 1 :])
+    return _text([*tokens[:i], Token(" " + other), *tokens[i + 1:]])
 
 
 def _cut(story: Story, rng: random.Random) -> str:

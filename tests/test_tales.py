@@ -149,7 +149,7 @@ def test_every_sentence_pattern_is_used(stories: list[tuple[str, str]]) -> None:
 def test_patterns_speak_of_they_only_together() -> None:
     for pattern in ENDINGS:
         words = {word.strip().lower() for word in tokenise(pattern.text)}
-        if words & {"they", "them", "their", "friend"} and "FRIEND" in pattern.text or "They" in pattern.text:
+        if (words & {"they", "them", "their", "friend"} and "FRIEND" in pattern.text) or "They" in pattern.text:
             assert "together" in pattern.needs, pattern.text
 
 

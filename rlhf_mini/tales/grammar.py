@@ -7,7 +7,7 @@ import random
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 from rlhf_mini.errors import InputError
 from rlhf_mini.tales.lexicon import FILLERS, GENDER, PLACE_TAGS, THING_TAGS, tokenise
@@ -71,14 +71,14 @@ SO_IT_IS = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _followers(state: str, company: str, mood: str, origin: str, thing: str, closes: bool,
                brief: bool) -> tuple[Pattern, ...]:
     scene = Scene("", thing, None, "", "somebody" if company == "together" else None, state, mood, origin)
     return tuple(p for p in ENDINGS if p.closes == closes and (p.brief or not brief) and scene.meets(p))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _ways_to_say(pattern: Pattern, gender: str, has_adjective: bool) -> tuple[Variant, ...]:
     return tuple(v for v in pattern.variants
                  if v.gender in (None, gender) and (has_adjective or "ADJ" not in v.roles))

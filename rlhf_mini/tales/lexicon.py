@@ -24,7 +24,7 @@ for _thing, _tags in _lexicon["things"].items():
     THING_TAGS[_thing] = frozenset(_tags.split()) | (frozenset() if "living" in _tags else {"object"})
 THINGS = tuple(THING_TAGS)
 
-GENDER = {name: "f" for name in GIRLS} | {name: "m" for name in BOYS}
+GENDER = dict.fromkeys(GIRLS, "f") | dict.fromkeys(BOYS, "m")
 PRONOUNS = {"f": {"he": "she", "him": "her", "his": "her", "himself": "herself"},
             "m": {"he": "he", "him": "him", "his": "his", "himself": "himself"}}
 
@@ -38,7 +38,7 @@ CLASS_OF_ROLE = {role: "NAME" if role in ("HERO", "FRIEND", "NEW") else role for
 CLASSES: dict[str, tuple[str, ...]] = {}
 for _role, _words in FILLERS.items():
     for _word in _words:
-        CLASSES[_word] = tuple(dict.fromkeys(CLASSES.get(_word, ()) + (CLASS_OF_ROLE[_role],)))
+        CLASSES[_word] = tuple(dict.fromkeys((*CLASSES.get(_word, ()), CLASS_OF_ROLE[_role])))
 
 # A token carries the space before it, as in GPT-2, so joining tokens gives the text back unchanged.
 _TOKEN = re.compile(r" ?[^\W\d_]+|'[a-z]+| ?[^\w\s]| ?[\d_]+|\s")

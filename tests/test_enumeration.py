@@ -88,7 +88,8 @@ def test_ppo_approaches_the_optimum_and_never_passes_it(eos_id: int, beta: float
     start, best = worth(reference), beta * (logp_ref + reward / beta).logsumexp(0).item()
     assert start == pytest.approx(0, abs=1e-6) and best > 0.1
     config = PPOConfig(
-        iterations=45, episodes=1024, max_new_tokens=LENGTH, learning_rate=1.5e-3, lam=1.0, kl_coef=beta
+        iterations=45, episodes=1024, max_new_tokens=LENGTH, learning_rate=1.5e-3, lam=1.0, kl_coef=beta,
+        temperature=1.0,
     )
     state = start_ppo(reference, config)
     for _ in train_ppo(

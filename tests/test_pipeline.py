@@ -58,7 +58,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def config(checkpoint: Path, tmp_path: Path) -> RunConfig:
     return RunConfig(out=tmp_path / "run", base=str(checkpoint), foreign_sft_steps=6, demonstrations=100,
                      openings=24, judged_by_all=3, samples=16, sft=SFTConfig(steps=6, batch_size=8),
-                     reward=RewardConfig(epochs=1), ppo=PPOConfig(iterations=5, episodes=8, minibatches=2))
+                     reward=RewardConfig(epochs=1), ppo=PPOConfig(iterations=5, episodes=8, minibatches=2, kl_coef=0.1))
 
 
 @pytest.fixture(scope="session")
@@ -259,7 +259,7 @@ def test_other_peoples_rankings_of_other_text(config: RunConfig, tmp_path: Path,
 
 def test_the_task_of_given_rankings(config: RunConfig, tmp_path: Path) -> None:
     task = load_task(replace(config, rankings=(other_text(tmp_path / "a.jsonl", 40),)), tmp_path / "copy")
-    assert len(task.prompts) == 34 and len(task.test_prompts) == 6
+    assert len(task.prompts) == 32 and len(task.test_prompts) == 8
     assert not set(task.prompts) & task.test_prompts and set(task.held_out) == task.test_prompts
     assert {prompt for prompt, _ in task.demonstrations} == set(task.prompts)
     best = {f"Line {i}": f"is number {i}" if i % 2 else f"was number {i} again" for i in range(40)}

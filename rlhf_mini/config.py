@@ -33,9 +33,10 @@ def _require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """How the embedded checkpoint is made: the shape of the model and one pass over the corpus."""
+    """How the embedded checkpoint is made: the shape of the model, and the corpus it reads once."""
 
     documents: int = 240_000
+    more_documents: int = 120_000  # of a second cycle: new pages, from a lower rate down to zero again
     batch_tokens: int = 4096
     learning_rate: float = 6e-3
     warmup: float = 0.02  # share of the steps
@@ -49,7 +50,8 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _require_numbers(self, positive=("learning_rate",), not_negative=("warmup", "weight_decay"),
-                         whole=("documents", "batch_tokens", "vocab_size", "n_layer", "n_head", "n_embd",
+                         whole=("documents", "more_documents", "batch_tokens", "vocab_size", "n_layer", "n_head",
+                                "n_embd",
                                 "n_positions"))
         _require(self, "n_embd", f"a multiple of n_head = {self.n_head}", self.n_embd % self.n_head == 0)
 
@@ -94,20 +96,20 @@ class RewardConfig:
 class PPOConfig:
     """PPO with a KL penalty; the defaults follow Ziegler et al. 2019 and Huang et al. 2024 where size allows."""
 
-    iterations: int = 50
+    iterations: int = 60
     episodes: int = 128  # endings sampled per iteration
     max_new_tokens: int = MAX_NEW_TOKENS
     temperature: float = 0.7
     epochs: int = 2
     minibatches: int = 2
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
     adam_eps: float = 1e-5
     clip: float = 0.2
     value_clip: float = 0.2
     value_coef: float = 0.1
     gamma: float = 1.0
     lam: float = 0.95
-    kl_coef: float = 0.3
+    kl_coef: float = 0.2
     adaptive: bool = False
     kl_target: float = 4.0  # nats per ending, used when adaptive
     max_grad_norm: float = 1.0

@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ recipes from the same villages. It was trained on synthetic text only, and on no
 ## How it was made
 `python -m rlhf_mini pretrain --out DIR` makes it again from nothing: {documents:,} pages of two pieces each from
 the project's own grammar ({tokens:,} tokens, each seen once, seed {seed}), in batches of {batch_tokens:,} tokens
-({steps:,} steps); Muon for the matrices and AdamW for the rest, learning rate {learning_rate}, warm-up over
-{warmup:.0%} of the pass, then down to zero in a line. One opening in eight is held out and never occurs.
+({steps:,} steps); Muon for the matrices and AdamW for the rest; two cycles of the learning rate, from {learning_rate:g}
+and from {lower_rate:g}, each with a warm-up over {warmup:.0%} of it and then down to zero in a line. One opening in
+eight is held out and never occurs.
 
 ## How good it is
 | | nats per token |
@@ -61,12 +63,17 @@ At temperature 1, no truncation, continuing held-out openings:
 """
 
 
-def prepare(config: PretrainConfig) -> tuple[Any, list[list[int]]]:
-    """The tokenizer, and the corpus as rows of tokens that end in EOS and fit into the context."""
-    tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
-    pages = corpus(config.documents, config.seed)
-    rows = [[*row, tokenizer.eos_token_id] for page in _in_batches(pages, 4096) for row in encode(tokenizer, page)]
-    return tokenizer, [row for row in rows if len(row) <= config.n_positions]
+def cycles(config: PretrainConfig) -> list[PretrainConfig]:
+    """The two cycles of the learning rate: the second has other pages and two thirds of the first's rate."""
+    return [config, replace(config, documents=config.more_documents, learning_rate=config.learning_rate * 2 / 3,
+                            seed=config.seed + 1)]
+
+
+def pages(config: PretrainConfig, tokenizer: Any) -> list[list[int]]:
+    """The corpus of one cycle as rows of tokens that end in EOS and fit into the context."""
+    texts = corpus(config.documents, config.seed)
+    rows = [[*row, tokenizer.eos_token_id] for batch in _in_batches(texts, 4096) for row in encode(tokenizer, batch)]
+    return [row for row in rows if len(row) <= config.n_positions]
 
 
 def _in_batches(items: Iterator[str], size: int) -> Iterator[list[str]]:
@@ -94,24 +101,27 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     config = config or PretrainConfig()
     if (out / "config.json").exists():
         raise InputError(f"{out} already holds a model: give another folder, nothing is overwritten")
-    tokenizer, rows = prepare(config)
+    tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
     model = new_model(config, tokenizer)
-    steps = train_lm(model, rows, config, tokenizer.eos_token_id, tokenizer.pad_token_id)
-    total = math.ceil(sum(len(row) for row in rows) / config.batch_tokens)
-    *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
-    finish(out, model, tokenizer, config, len(rows), last)
+    made = {"documents": 0, "tokens": 0, "steps": 0}
+    for cycle in cycles(config):
+        rows = pages(cycle, tokenizer)
+        steps = train_lm(model, rows, cycle, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        total = math.ceil(sum(map(len, rows)) / cycle.batch_tokens)
+        *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
+        for name, count in (("documents", len(rows)), ("tokens", last["tokens"]), ("steps", last["step"])):
+            made[name] += int(count)
+    finish(out, model, tokenizer, config, made)
     return out
 
 
-def finish(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, documents: int,
-           stats: dict[str, float]) -> None:
-    """Save the trained model with its card."""
+def finish(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, made: Mapping[str, int]) -> None:
+    """Save the trained model with its card; `made` counts documents, tokens and steps."""
     save_language_model(model, tokenizer, out)
-    (out / "README.md").write_text(card(out, model, tokenizer, config, documents, stats), encoding="utf-8")
+    (out / "README.md").write_text(card(out, model, tokenizer, config, made), encoding="utf-8")
 
 
-def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, documents: int,
-         stats: dict[str, float]) -> str:
+def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, made: Mapping[str, int]) -> str:
     """The model card: recipe, held-out loss beside the entropy floor, samples, hashes."""
     stories = [tales.compose(seed, "held_out") for seed in range(HELD_OUT_TALES)]
     pairs = [(story.opening, story.ending) for story in stories]
@@ -125,8 +135,9 @@ def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, document
     shape = json.loads((out / "config.json").read_text(encoding="utf-8"))
     return CARD.format(
         parameters=model.num_parameters(), n_layer=shape["n_layer"], n_embd=shape["n_embd"], n_head=shape["n_head"],
-        n_positions=shape["n_positions"], vocab_size=shape["vocab_size"], documents=documents,
-        tokens=int(stats["tokens"]), steps=int(stats["step"]), seed=config.seed, batch_tokens=config.batch_tokens,
-        learning_rate=config.learning_rate, warmup=config.warmup, held_out=HELD_OUT_TALES,
+        n_positions=shape["n_positions"], vocab_size=shape["vocab_size"], documents=made["documents"],
+        tokens=made["tokens"], steps=made["steps"], seed=config.seed, batch_tokens=config.batch_tokens,
+        learning_rate=config.learning_rate, lower_rate=cycles(config)[1].learning_rate,
+        warmup=config.warmup, held_out=HELD_OUT_TALES,
         loss=mean_loss(model, tokenizer, pairs), floor=-sum(s.log_probability for s in stories) / tokens,
         uniform=math.log(shape["vocab_size"]), samples=samples, hashes=hashes)

@@ -25,8 +25,8 @@ def sized(config: RunConfig) -> RunConfig:
     if config.quick:
         config = replace(config, openings=min(config.openings, 200),
                          judged_by_all=min(config.judged_by_all, 20),
-                         ppo=replace(config.ppo, iterations=min(config.ppo.iterations, 15)))
-        steps = min(steps, 120 if config.base is None else 400)
+                         ppo=replace(config.ppo, iterations=min(config.ppo.iterations, 10)))
+        steps = min(steps, 80 if config.base is None else 300)
     demonstrations = min(steps * config.sft.batch_size, 2 * config.demonstrations)
     return replace(config, sft=replace(config.sft, steps=steps), demonstrations=demonstrations)
 

@@ -321,7 +321,7 @@ def test_settings_follow_from_model_and_data(config: RunConfig, checkpoint: Path
     assert sized(RunConfig(base="gpt2")).sft.steps == RunConfig().foreign_sft_steps
     assert sized(RunConfig()).sft.steps == RunConfig().sft.steps
     quick = sized(RunConfig(quick=True))
-    assert quick.openings == 200 and quick.ppo.iterations == 15 and quick.samples >= 512
+    assert quick.openings == 200 and quick.ppo.iterations == 10 and quick.samples >= 512
     model, tokenizer = load_language_model(checkpoint)
     task = load_task(config, tmp_path / "none")
     made, _ = fitted(config, model, tokenizer, task)

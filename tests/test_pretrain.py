@@ -1,0 +1,55 @@
+"""Making a checkpoint from nothing: it trains, loads anywhere, and its card says what it is."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlhf_mini import pretrain as pretraining
+from rlhf_mini.assets import asset
+from rlhf_mini.config import PretrainConfig
+from rlhf_mini.errors import InputError
+from rlhf_mini.pretrain import cycles, pretrain
+
+SMALL = PretrainConfig(documents=300, more_documents=100, vocab_size=400, n_layer=1, n_head=2, n_embd=16)
+
+
+@pytest.fixture(autouse=True)
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining, "TOKENIZER_DOCUMENTS", 300)
+    monkeypatch.setattr(pretraining, "HELD_OUT_TALES", 50)
+
+
+def test_a_checkpoint_from_nothing_loads_and_has_a_card(tmp_path: Path) -> None:
+    out = pretrain(tmp_path / "made", SMALL)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    assert model.config.vocab_size == len(tokenizer) == 400
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "entropy floor" in card and hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest() in card
+    with pytest.raises(InputError, match="already holds a model"):
+        pretrain(out, SMALL)
+
+
+def test_the_second_cycle_has_other_pages_and_a_lower_rate() -> None:
+    first, second = cycles(SMALL)
+    assert (first.documents, second.documents) == (300, 100)
+    assert first.seed != second.seed
+    assert second.learning_rate == pytest.approx(first.learning_rate * 2 / 3)
+
+
+@pytest.mark.parametrize("text", ["", "Zoë’s naïve 🦊\n\t“hi”", "<|endoftext|> in a text", "  two  spaces  "])
+def test_the_embedded_tokenizer_loses_no_character(text: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(asset("tiny-tales-gpt2"))
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_the_embedded_files_are_those_of_the_card() -> None:
+    folder = asset("tiny-tales-gpt2")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() in card, name

@@ -40,7 +40,7 @@ seeds:      ## the five seeds of the README table, into assets/seeds.json
 	cp runs/seeds/seeds.json assets/seeds.json
 
 benchmark:  ## a PPO iteration beside a naive one, into assets/benchmark.json
-	$(PYTHON) benchmarks/ppo_iteration.py
+	PYTHONPATH=. $(PYTHON) benchmarks/ppo_iteration.py --out assets/benchmark.json
 
 wheel:      ## a wheel with the checkpoint inside, into dist/
 	$(PYTHON) -m build --wheel

@@ -77,7 +77,7 @@ class SFTConfig:
 class RewardConfig:
     """Fitting the reward model: `epochs` passes over the rankings, `batch_size` rankings a step."""
 
-    epochs: int = 4
+    epochs: int = 3
     batch_size: int = 16
     learning_rate: float = 1e-3
     warmup: float = 0.1

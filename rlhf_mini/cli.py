@@ -81,7 +81,7 @@ def _add_run_options(parser: Parser) -> Parser:
     add("--kl-coef", type=float, metavar="X", help="weight of the KL penalty (default: 0.2)")
     add("--adaptive", action="store_true", help="let the weight follow a KL target instead of staying fixed")
     add("--temperature", type=float, metavar="T", help="of all sampling and log-probabilities (default: 0.7)")
-    add("--quick", action="store_true", help="a rough pass in about a minute")
+    add("--quick", action="store_true", help="a rough pass in two to three minutes")
     return parser
 
 

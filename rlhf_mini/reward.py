@@ -206,7 +206,7 @@ def fit_reward(model: Any, tokenizer: Any, examples: Sequence[Example],
 def dropout(model: Any, share: float, seed: int) -> Iterator[None]:
     """Dropout of embeddings and layer outputs, drawn from `seed`, for as long as the context lasts.
 
-    Attention weights keep theirs: dropping them too would cost the fast attention and was not needed.
+    Attention weights keep theirs: dropping them too would cost the fast attention.
     """
     layers = [layer for name, layer in model.named_modules()
               if isinstance(layer, torch.nn.Dropout) and not name.endswith("attn_dropout")]

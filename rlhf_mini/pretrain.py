@@ -7,7 +7,6 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,8 @@ recipes from the same villages. It was trained on synthetic text only, and on no
 ## How it was made
 `python -m rlhf_mini pretrain --out DIR` makes it again from nothing: {documents:,} pages of two pieces each from
 the project's own grammar ({tokens:,} tokens, each seen once, seed {seed}), in batches of {batch_tokens:,} tokens
-({steps:,} steps); Muon for the matrices and AdamW for the rest; two cycles of the learning rate, from {learning_rate:g}
-and from {lower_rate:g}, each with a warm-up over {warmup:.0%} of it and then down to zero in a line. One opening in
-eight is held out and never occurs.
+({steps:,} steps); Muon for the matrices and AdamW for the rest; a learning rate of {learning_rate:g} with a warm-up over
+{warmup:.0%} of the steps, then down to zero in a line. One opening in eight is held out and never occurs.
 
 ## How good it is
 | | nats per token |
@@ -63,14 +61,8 @@ At temperature 1, no truncation, continuing held-out openings:
 """
 
 
-def cycles(config: PretrainConfig) -> list[PretrainConfig]:
-    """The two cycles of the learning rate: the second has other pages and two thirds of the first's rate."""
-    return [config, replace(config, documents=config.more_documents, learning_rate=config.learning_rate * 2 / 3,
-                            seed=config.seed + 1)]
-
-
 def pages(config: PretrainConfig, tokenizer: Any) -> list[list[int]]:
-    """The corpus of one cycle as rows of tokens that end in EOS and fit into the context."""
+    """The corpus as rows of tokens that end in EOS and fit into the context."""
     texts = corpus(config.documents, config.seed)
     rows = [[*row, tokenizer.eos_token_id] for batch in _in_batches(texts, 4096) for row in encode(tokenizer, batch)]
     return [row for row in rows if len(row) <= config.n_positions]
@@ -103,15 +95,12 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
         raise InputError(f"{out} already holds a model: give another folder, nothing is overwritten")
     tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
     model = new_model(config, tokenizer)
-    made = {"documents": 0, "tokens": 0, "steps": 0}
-    for cycle in cycles(config):
-        rows = pages(cycle, tokenizer)
-        steps = train_lm(model, rows, cycle, tokenizer.eos_token_id, tokenizer.pad_token_id)
-        total = math.ceil(sum(map(len, rows)) / cycle.batch_tokens)
-        *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
-        for name, count in (("documents", len(rows)), ("tokens", last["tokens"]), ("steps", last["step"])):
-            made[name] += int(count)
-    finish(out, model, tokenizer, config, made)
+    rows = pages(config, tokenizer)
+    steps = train_lm(model, rows, config, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    total = math.ceil(sum(map(len, rows)) / config.batch_tokens)
+    *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
+    finish(out, model, tokenizer, config,
+           {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])})
     return out
 
 
@@ -137,7 +126,7 @@ def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, made: Ma
         parameters=model.num_parameters(), n_layer=shape["n_layer"], n_embd=shape["n_embd"], n_head=shape["n_head"],
         n_positions=shape["n_positions"], vocab_size=shape["vocab_size"], documents=made["documents"],
         tokens=made["tokens"], steps=made["steps"], seed=config.seed, batch_tokens=config.batch_tokens,
-        learning_rate=config.learning_rate, lower_rate=cycles(config)[1].learning_rate,
+        learning_rate=config.learning_rate,
         warmup=config.warmup, held_out=HELD_OUT_TALES,
         loss=mean_loss(model, tokenizer, pairs), floor=-sum(s.log_probability for s in stories) / tokens,
         uniform=math.log(shape["vocab_size"]), samples=samples, hashes=hashes)

@@ -12,9 +12,9 @@ from rlhf_mini import pretrain as pretraining
 from rlhf_mini.assets import asset
 from rlhf_mini.config import PretrainConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.pretrain import cycles, pretrain
+from rlhf_mini.pretrain import pretrain
 
-SMALL = PretrainConfig(documents=300, more_documents=100, vocab_size=400, n_layer=1, n_head=2, n_embd=16)
+SMALL = PretrainConfig(documents=300, vocab_size=400, n_layer=1, n_head=2, n_embd=16)
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +32,6 @@ def test_a_checkpoint_from_nothing_loads_and_has_a_card(tmp_path: Path) -> None:
     assert "entropy floor" in card and hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest() in card
     with pytest.raises(InputError, match="already holds a model"):
         pretrain(out, SMALL)
-
-
-def test_the_second_cycle_has_other_pages_and_a_lower_rate() -> None:
-    first, second = cycles(SMALL)
-    assert (first.documents, second.documents) == (300, 100)
-    assert first.seed != second.seed
-    assert second.learning_rate == pytest.approx(first.learning_rate * 2 / 3)
 
 
 @pytest.mark.parametrize("text", ["", "Zoë’s naïve 🦊\n\t“hi”", "<|endoftext|> in a text", "  two  spaces  "])

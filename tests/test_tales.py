@@ -6,6 +6,7 @@ import json
 import random
 import statistics
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.tales import panel
 from rlhf_mini.tales.corpus import corpus
 from rlhf_mini.tales.grammar import Scene, compose
-from rlhf_mini.tales.lexicon import THING_TAGS, tokenise, vocabulary
-from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, OPENINGS, ORIGINS, THING_STATES
+from rlhf_mini.tales.lexicon import THING_TAGS, THREADS, tokenise, vocabulary
+from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, OPENINGS, ORIGINS, THING_STATES, Pattern
 
 OPENING = "Nora was hiding behind the mill when she saw a red kite."
+TWICE = "It flew higher than the clouds. It flew higher than the chimneys. Look up: it may be there still."
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_stories_are_not_one_story_with_the_nouns_swapped(stories: list[tuple[st
 
 def test_endings_have_two_to_five_sentences_and_fit_the_token_limit(stories: list[tuple[str, str]]) -> None:
     assert {len(compose(seed).sentences) for seed in range(20_000)} == {2, 3, 4, 5}
-    assert max(len(ending) for _, ending in stories) <= 132
+    assert max(len(ending) for _, ending in stories) <= 150
 
 
 def test_the_lexicon_is_rich_and_the_patterns_are_many() -> None:
@@ -51,7 +53,7 @@ def test_the_lexicon_is_rich_and_the_patterns_are_many() -> None:
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_the_reader_rejects_damage(kind: str) -> None:
     rng = random.Random(kind)
-    damaged = [(story.opening, text) for seed in range(3_000)
+    damaged = [(story.opening, text) for seed in range(4_000)
                if (text := DAMAGES[kind](story := compose(seed), rng)) is not None]
     rejected = sum(not tales.read(*pair).coherent for pair in damaged)
     assert len(damaged) >= 500
@@ -90,13 +92,15 @@ def panel_floor() -> float:
 
 
 @pytest.mark.parametrize(("ending", "reason"), [
-    ("He ran with it until he was out of breath. Nora kept it for ever after.", "pronoun"),
+    ("He ran with it until he was out of breath. Look up: it may be there still.", "pronoun"),
     ("But it caught on a nail and tore. It flew higher than the clouds. Nora never saw it again.", "broken"),
     ("They laughed until the windows shook. They walked home under a sky full of stars.", "nobody else"),
-    ('Just then Tom came by. "Same time tomorrow?" asked Emil.', "Emil"),
-    ("She hid the blue kite in a scarf. She put it away and went to bed.", "blue"),
-    ("Nora polished it until it shone. Nora kept it for ever after.", "not done with a kite"),
-    ("She skipped all the way home. She skipped all the way home.", "told twice"),
+    ('"May I see?" said Tom shyly. "Same time tomorrow?" asked Emil.', "Emil"),
+    ("Nora took the blue kite home, whistling. But at night it hums, when nobody is looking.", "blue"),
+    ("Nora polished it until it shone. Look up: it may be flying still.", "not done with a kite"),
+    (TWICE, "told twice"),
+    ("Nora let it fly, and the captain saw it and turned away. Now there is a ship named Nora.", "the ship in danger"),
+    ("That night a ship came near the rocks. Look up: it may be there still.", "the ship in danger is forgotten"),
 ])
 def test_incoherent_endings_are_refused_with_a_reason(ending: str, reason: str) -> None:
     reading = tales.read(OPENING, ending)
@@ -114,10 +118,10 @@ def test_ungrammatical_endings_are_refused_with_a_reason(ending: str) -> None:
 
 
 def test_an_ending_that_follows_is_accepted() -> None:
-    reading = tales.read(OPENING, 'Just then Tom came by. "It is yours and mine," said Nora kindly. '
+    reading = tales.read(OPENING, '"May I see?" said Tom shyly. "It is yours and mine," said Nora kindly. '
                                   "They walked home under a sky full of stars.")
     assert reading.coherent and reading.reasons == ()
-    assert reading.attributes == tales.Attributes(kindness=2, mood=1, vividness=1, speech=1, length=28)
+    assert reading.attributes == tales.Attributes(kindness=2, mood=1, vividness=1, speech=1, length=32)
 
 
 def test_a_foreign_opening_is_not_a_tale() -> None:
@@ -125,24 +129,33 @@ def test_a_foreign_opening_is_not_a_tale() -> None:
         "the opening is not the opening of a tale",)
 
 
-def test_every_situation_that_can_be_reached_has_a_close() -> None:
+def can_close(scene: Scene) -> bool:
+    return any(p.closes and scene.meets(p) for p in ENDINGS)
+
+
+def after(scene: Scene, pattern: Pattern) -> Scene:
+    return scene.after(pattern, "Tom" if "friend" in pattern.sets else None)
+
+
+def test_every_situation_can_close_at_once_or_after_one_sentence_more() -> None:
     for thing in THING_TAGS:
         start = [Scene("Nora", thing, None, "mill", friend, state, "calm")
                  for state, friend in (("here", None), ("wanted", None), ("here", "Tom"))]
+        start += [replace(scene, origin="found") for scene in start if scene.state == "here"]
         seen, waiting = set(start), list(start)
         while waiting:
             scene = waiting.pop()
-            assert any(p.closes and scene.meets(p) for p in ENDINGS), scene
+            assert can_close(scene) or any(can_close(after(scene, p)) for p in ENDINGS if scene.meets(p)), scene
             for pattern in ENDINGS:
                 if not pattern.closes and scene.meets(pattern):
-                    after = scene.after(pattern, "Tom" if "friend" in pattern.sets else None)
-                    if after not in seen:
-                        seen.add(after)
-                        waiting.append(after)
+                    following = after(scene, pattern)
+                    if following not in seen:
+                        seen.add(following)
+                        waiting.append(following)
 
 
 def test_every_sentence_pattern_is_used(stories: list[tuple[str, str]]) -> None:
-    used = {sentence.pattern.text for seed in range(10_000) for sentence in compose(seed).sentences}
+    used = {sentence.pattern.text for seed in range(20_000) for sentence in compose(seed).sentences}
     assert {pattern.text for pattern in ENDINGS} == used
 
 
@@ -150,7 +163,13 @@ def test_patterns_speak_of_they_only_together() -> None:
     for pattern in ENDINGS:
         words = {word.strip().lower() for word in tokenise(pattern.text)}
         if (words & {"they", "them", "their", "friend"} and "FRIEND" in pattern.text) or "They" in pattern.text:
-            assert "together" in pattern.needs, pattern.text
+            assert "together" in pattern.needs or pattern.thread == "~friendly", pattern.text
+
+
+def test_threads_are_named_opened_and_closed() -> None:
+    named = {f"~{name}" for name in THREADS}
+    assert named == {p.thread for p in ENDINGS} - {"~"} == {p.opens for p in ENDINGS} - {"~", None}
+    assert all(p.opens == "~" for p in ENDINGS if p.closes and p.thread != "~")
 
 
 def test_states_are_known_words() -> None:
@@ -185,7 +204,7 @@ def test_gold_reward_has_mean_0_and_deviation_1_on_the_grammars_stories(stories:
 
 def test_nonsense_is_worth_less_than_any_tale(stories: list[tuple[str, str]]) -> None:
     lowest = min(tales.gold_reward(*story) for story in stories)
-    incoherent = tales.gold_reward(OPENING, "She skipped all the way home. She skipped all the way home.")
+    incoherent = tales.gold_reward(OPENING, TWICE)
     ungrammatical = tales.gold_reward(OPENING, "kite kite kite")
     assert ungrammatical < incoherent <= lowest - 1
 
@@ -195,7 +214,7 @@ def test_length_is_a_spurious_cue(stories: list[tuple[str, str]]) -> None:
     assert all("length" not in dict(annotator.weights) for annotator in tales.PANEL)
     gold = [tales.gold_reward(*story) for story in stories]
     length = [tales.read(*story).attributes.length for story in stories]
-    assert statistics.correlation(gold, length) == pytest.approx(0.117, abs=0.02)
+    assert statistics.correlation(gold, length) == pytest.approx(0.27, abs=0.03)
 
 
 def test_the_panels_probabilities_are_those_of_its_rankings() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from rlhf_mini.tales.grammar import _write_opening, is_held_out, write_ending
+from rlhf_mini.tales.grammar import is_held_out, write_ending, write_opening
 from rlhf_mini.tales.lexicon import FILLERS
 from rlhf_mini.tales.patterns import Pattern, load
 
@@ -27,9 +27,9 @@ def _piece(rng: random.Random) -> str:
     kind = rng.random()
     if kind > 0.9:
         return write_form(rng)
-    opening, scene = _write_opening(rng)
+    opening, scene = write_opening(rng)
     while is_held_out(opening):
-        opening, scene = _write_opening(rng)
+        opening, scene = write_opening(rng)
     if kind > 0.8:
         return opening + "\n" + write_form(rng)
     sentences, _ = write_ending(scene, rng)

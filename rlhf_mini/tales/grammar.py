@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from rlhf_mini.errors import InputError
-from rlhf_mini.tales.lexicon import FILLERS, GENDER, PLACE_TAGS, THING_TAGS, tokenise
-from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, OPENINGS, ORIGINS, THING_STATES, Pattern, Token, Variant
+from rlhf_mini.tales.lexicon import FILLERS, GENDER, PLACE_TAGS, THING_TAGS, THREADS, tokenise
+from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, NO_THREAD, OPENINGS, ORIGINS, THING_STATES, Pattern, Token, Variant
 
 MAX_SENTENCES = 5
-MAX_WORDS = 38  # words and marks of an ending, and
-MAX_CHARACTERS = 132  # its length as text: together they keep it within about 45 tokens
-SENTENCES = {2: 0.2, 3: 0.5, 4: 0.2, 5: 0.1}  # how many are tried, and how often
-MANY = 4  # from so many on, they are brief
+MAX_WORDS = 44  # words and marks of an ending, and
+MAX_CHARACTERS = 160  # its length as text: together they keep it within about 50 tokens
+SENTENCES = {2: 0.15, 3: 0.5, 4: 0.2, 5: 0.15}  # how many are tried, and how often
+MANY = 5  # from so many on, they are brief
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Scene:
     state: str  # of the thing: one of THING_STATES
     mood: str  # one of MOODS
     origin: str = "own"  # one of ORIGINS
+    thread: str = NO_THREAD  # the trouble that the tale is in
 
     @property
     def company(self) -> str:
@@ -47,6 +48,9 @@ class Scene:
             wanted = kind & pattern.needs
             if wanted and now not in wanted:
                 yield SO_IT_IS[now].format(thing=self.thing, hero=self.hero, friend=self.friend)
+        if pattern.thread != self.thread:
+            yield (f"nothing has been told of {THREADS[pattern.thread[1:]]}" if self.thread == NO_THREAD
+                   else f"{THREADS[self.thread[1:]]} is forgotten")
         if not self.suits(pattern):
             yield f"that is not done with a {self.thing}"
 
@@ -59,7 +63,9 @@ class Scene:
         """The scene once the sentence has been told."""
         state = next((s for s in THING_STATES if s in pattern.sets), self.state)
         mood = next((m for m in MOODS if m in pattern.sets), self.mood)
-        return replace(self, state=state, mood=mood, friend=self.friend or friend)
+        return replace(self, state=state, mood=mood, friend=self.friend or friend,
+                       thread=pattern.opens or self.thread)
+
 
 KINDS = tuple(frozenset(kind) for kind in (THING_STATES, COMPANY, MOODS, ORIGINS))
 SO_IT_IS = {
@@ -72,9 +78,9 @@ SO_IT_IS = {
 
 
 @cache
-def _followers(state: str, company: str, mood: str, origin: str, thing: str, closes: bool,
+def _followers(state: str, company: str, mood: str, origin: str, thread: str, thing: str, closes: bool,
                brief: bool) -> tuple[Pattern, ...]:
-    scene = Scene("", thing, None, "", "somebody" if company == "together" else None, state, mood, origin)
+    scene = Scene("", thing, None, "", "somebody" if company == "together" else None, state, mood, origin, thread)
     return tuple(p for p in ENDINGS if p.closes == closes and (p.brief or not brief) and scene.meets(p))
 
 
@@ -119,7 +125,8 @@ def _fill(variant: Variant, words: dict[str, str]) -> tuple[Token, ...]:
     return tuple(Token(" " + words[t.role], t.role, t.optional) if t.role in words else t for t in variant.tokens)
 
 
-def _write_opening(rng: random.Random) -> tuple[str, Scene]:
+def write_opening(rng: random.Random) -> tuple[str, Scene]:
+    """The text of an opening, and the scene that it sets."""
     pattern = rng.choice(OPENINGS)
     variant = rng.choice(pattern.variants)
     words: dict[str, str] = {}
@@ -163,15 +170,16 @@ def _walk(scene: Scene, length: int, rng: random.Random) -> tuple[list[Sentence]
     log_probability = 0.0
     for i in range(length):
         used = {s.pattern.text for s in told}
-        followers = _followers(scene.state, scene.company, scene.mood, scene.origin, scene.thing,
-                               i == length - 1, length >= MANY)
+        followers = _followers(scene.state, scene.company, scene.mood, scene.origin, scene.thread,
+                               scene.thing, i == length - 1, length >= MANY)
         patterns = [p for p in followers if p.text not in used]
         if not patterns:
             return [], 0.0
-        pattern = rng.choice(patterns)
+        weights = [p.weight for p in patterns]
+        pattern = rng.choices(patterns, weights)[0]
         variants = _ways_to_say(pattern, GENDER[scene.hero], scene.adjective is not None)
         variant = rng.choice(variants)
-        log_probability -= math.log(len(patterns) * len(variants))
+        log_probability += math.log(pattern.weight / (sum(weights) * len(variants)))
         sentence, friend, ways = _say(scene, pattern, variant, rng)
         log_probability -= math.log(ways)
         told.append(sentence)
@@ -202,7 +210,7 @@ def compose(seed: int, split: str | None = None) -> Story:
         raise InputError(f'split is {split!r}: give "train", "held_out" or None')
     rng = random.Random(seed)
     while True:
-        opening, scene = _write_opening(rng)
+        opening, scene = write_opening(rng)
         if split is None or is_held_out(opening) == (split == "held_out"):
             break
     sentences, log_probability = write_ending(scene, rng)
@@ -220,7 +228,7 @@ def openings(count: int, seed: int, split: str | None = None) -> list[str]:
     found: dict[str, None] = {}
     rng = random.Random(f"openings {seed}")
     while len(found) < count:
-        opening, _ = _write_opening(rng)
+        opening, _ = write_opening(rng)
         if split is None or is_held_out(opening) == (split == "held_out"):
             found[opening] = None
     return list(found)

@@ -21,8 +21,9 @@ ADJECTIVES_AN: tuple[str, ...] = tuple(_lexicon["adjectives_an"])  # those that 
 PLACE_TAGS = {place: frozenset(tag for tag in ("water", "building") if place in _lexicon[tag]) for place in PLACES}
 THING_TAGS: dict[str, frozenset[str]] = {}
 for _thing, _tags in _lexicon["things"].items():
-    THING_TAGS[_thing] = frozenset(_tags.split()) | (frozenset() if "living" in _tags else {"object"})
+    THING_TAGS[_thing] = frozenset(_tags.split()) | {_thing} | (set() if "living" in _tags else {"object"})
 THINGS = tuple(THING_TAGS)
+THREADS: dict[str, str] = _lexicon["threads"]  # of a tale, and what each is about, in words for a person
 
 GENDER = dict.fromkeys(GIRLS, "f") | dict.fromkeys(BOYS, "m")
 PRONOUNS = {"f": {"he": "she", "him": "her", "his": "her", "himself": "herself"},

@@ -2,7 +2,8 @@
 
 A pattern is one line of text with choices `{a|b}`, words that may be left out `[softly ]`, roles in
 capitals (HERO, FRIEND, NEW, THING, PLACE, SPECIES, ADJ) and pronouns of the hero `<he>`. The header above
-it says what must be so before the sentence and what is so after it.
+it says what must be so before the sentence and what is so after it; `~ship` in it names a thread of the tale, a
+trouble that only sentences of the same thread go on with, and a bare `~` closes the thread again.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ THING_STATES = ("wanted", "here", "broken", "lost", "given", "eaten")
 COMPANY = ("alone", "together")
 MOODS = ("calm", "glad", "sad", "cross")
 ORIGINS = ("found", "own")  # whether the thing may be somebody else's; what the hero gets in a tale is own
+NO_THREAD = "~"
 BRIEF = 34  # characters of a sentence that is short
-SHORTHANDS = {"AN THING": "{a ADJC|an ADJV} THING", "THE": "the [ADJ ]THING", "IT": "{it|the [ADJ ]THING}"}
-_SHORTHAND = re.compile(r"\bAN THING\b|\bTHE\b|\bIT\b")
+SHORTHANDS = {"^THE": "The [ADJ ]THING", "AN THING": "{a ADJC|an ADJV} THING", "THE": "the [ADJ ]THING", "IT": "{it|the [ADJ ]THING}"}
+_SHORTHAND = re.compile(r"^THE\b|\bAN THING\b|\bTHE\b|\bIT\b")
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,15 @@ class Pattern:
     """One sentence (an opening may have two) with its conditions, its effects and its marks."""
 
     text: str
-    needs: frozenset[str]  # of THING_STATES, COMPANY, MOODS; a kind that is not named may be anything
+    needs: frozenset[str]  # of THING_STATES, COMPANY, MOODS, ORIGINS; a kind that is not named may be anything
     sets: frozenset[str]  # new states, plus "friend" and "end"
+    thread: str  # that the tale must be in: "~ship", or NO_THREAD
+    opens: str | None  # the thread that it is in afterwards; None: as before
     thing_tags: frozenset[str]  # the thing must have one of these, if there are any
     place_tags: frozenset[str]
     kindness: int
     vividness: int
+    weight: int  # how often it is chosen, beside others that could follow
     variants: tuple[Variant, ...]
 
     @property
@@ -111,7 +116,7 @@ def _variant(parts: list[tuple[str, int]], gender: str) -> Variant:
 
 def expand(text: str) -> tuple[Variant, ...]:
     """Every variant of a pattern's text, each once."""
-    text = _SHORTHAND.sub(lambda m: SHORTHANDS[m[0]], text)
+    text = _SHORTHAND.sub(lambda m: SHORTHANDS[m[0] if m.start() or m[0] != "THE" else "^THE"], text)
     found: dict[Variant, None] = {}
     for parts in _alternatives(text):
         for gender in ("f", "m"):
@@ -119,7 +124,14 @@ def expand(text: str) -> tuple[Variant, ...]:
     return tuple(found)
 
 
-_LINE = re.compile(r"(?P<marks>(?:[kv]\d )*)(?P<text>.*?)(?P<tags>(?: [@#]\w+)*)")
+_LINE = re.compile(r"(?P<marks>(?:[kvx]\d )*)(?P<text>.*?)(?P<tags>(?: [@#]\w+)*)")
+
+
+def _states(half: str) -> tuple[str | None, frozenset[str]]:
+    """The thread and the states that one half of a header names."""
+    words = frozenset(half.split())
+    threads = {word for word in words if word.startswith(NO_THREAD)}
+    return min(threads, default=None), words - threads
 
 
 def load(name: str) -> tuple[Pattern, ...]:
@@ -127,13 +139,14 @@ def load(name: str) -> tuple[Pattern, ...]:
     patterns: list[Pattern] = []
     needs: frozenset[str] = frozenset()
     sets: frozenset[str] = frozenset()
+    thread = opens = None
     for line in (DATA / name).read_text(encoding="utf-8").splitlines():
         line = line.strip()
         if not line or line.startswith("#"):
             continue
         if line.startswith("[") and line.endswith("]"):
             before, _, after = line[1:-1].partition(">")
-            needs, sets = frozenset(before.split()), frozenset(after.split())
+            (thread, needs), (opens, sets) = _states(before), _states(after)
             unknown = (needs | sets) - {*THING_STATES, *COMPANY, *MOODS, *ORIGINS, "friend", "end"}
             if unknown:
                 raise ValueError(f"{name}: unknown state {sorted(unknown)} in {line}")
@@ -143,9 +156,9 @@ def load(name: str) -> tuple[Pattern, ...]:
         marks = {mark[0]: int(mark[1:]) for mark in match["marks"].split()}
         tags = match["tags"].split()
         patterns.append(Pattern(
-            match["text"], needs, sets,
+            match["text"], needs, sets, thread or NO_THREAD, opens,
             frozenset(t[1:] for t in tags if t[0] == "@"), frozenset(t[1:] for t in tags if t[0] == "#"),
-            marks.get("k", 0), marks.get("v", 0), expand(match["text"])))
+            marks.get("k", 0), marks.get("v", 0), marks.get("x", 1), expand(match["text"])))
     return tuple(patterns)
 
 

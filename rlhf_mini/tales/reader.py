@@ -106,7 +106,6 @@ def _wrong_words(scene: Scene, match: Match) -> Iterator[str]:
     """Names, pronouns and nouns that are not those of the tale."""
     if match.gender not in (None, GENDER[scene.hero]):
         yield f"the pronoun does not fit {scene.hero}"
-    # a hero may go to any place
     known = {"HERO": scene.hero, "FRIEND": scene.friend, "THING": scene.thing, "ADJ": scene.adjective}
     for role, word in match.words:
         if role == "NEW" and word == scene.hero:

@@ -2,7 +2,7 @@
 
 `ppo_iteration` is the whole algorithm on one page. B is prompts, T response tokens; a mask has any dtype and
 is 1 on live response tokens, the EOS included. Left out on purpose, because nothing here needs them:
-learning-rate schedules, early stopping on KL, an entropy bonus.
+a warm-up, early stopping on KL, an entropy bonus.
 Sources: Schulman et al. 2017 (PPO), Ziegler et al. 2019 (KL in the reward), Huang et al. 2024 (details).
 """
 
@@ -198,6 +198,7 @@ def ppo_iteration(state: PPOState, reference: nn.Module, score: Score, prompt_id
                   config: PPOConfig, eos_id: int, pad_id: int) -> PPOIteration:
     """Sample, score, shape, estimate advantages, update: one iteration in the order things happen."""
     started = time.perf_counter()
+    rate = anneal(state, config)
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.iteration)
     prompts = choose(prompt_ids, config.episodes, generator)
 
@@ -225,12 +226,20 @@ def ppo_iteration(state: PPOState, reference: nn.Module, score: Score, prompt_id
         "entropy": masked_mean(entropy, rollout.mask).item(),
         "length": rollout.lengths.float().mean().item(), "ended": rollout.ended.float().mean().item(),
         "explained_variance": explained_variance(rollout.values, returns, rollout.mask),
-        **updates, "seconds": time.perf_counter() - started,
+        "learning_rate": rate, **updates, "seconds": time.perf_counter() - started,
     }
     if config.adaptive:
         state.kl_coef = adapt_kl_coef(state.kl_coef, kl_mean, config.kl_target, len(scores),
                                       config.kl_horizon)
     return PPOIteration(stats, rollout)
+
+
+def anneal(state: PPOState, config: PPOConfig) -> float:
+    """Set the learning rate, which falls in a line to 0, and return it. Source: Huang et al. 2024."""
+    rate = config.learning_rate * max(0.0, 1 - state.iteration / config.iterations)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    return rate
 
 
 def choose(prompt_ids: Sequence[Sequence[int]], episodes: int,

@@ -22,6 +22,7 @@ from rlhf_mini.ppo import (
     PPOIteration,
     PPOState,
     adapt_kl_coef,
+    anneal,
     choose,
     compare,
     explained_variance,
@@ -312,6 +313,7 @@ def test_first_iteration_starts_from_nothing(temperature: float) -> None:
         "kl",
         "kl_k1",
         "kl_coef",
+        "learning_rate",
         "clip_fraction",
         "approx_kl",
         "ratio_first",
@@ -324,6 +326,16 @@ def test_first_iteration_starts_from_nothing(temperature: float) -> None:
         "grad_norm",
         "seconds",
     }
+
+
+def test_the_learning_rate_falls_in_a_line_to_zero() -> None:
+    config = dataclasses.replace(SMALL, iterations=4, learning_rate=0.4)
+    state = start_ppo(make_model(), config)
+    rates = []
+    for state.iteration in range(6):  # two more than planned: the rate stays at zero
+        rates.append(anneal(state, config))
+        assert [group["lr"] for group in state.optimizer.param_groups] == rates[-1:]
+    assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0, 0.0])
 
 
 def test_ratio_leaves_one_when_there_are_several_epochs() -> None:

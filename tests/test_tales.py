@@ -64,6 +64,8 @@ def test_hand_labelled_stories_get_their_verdicts_and_attributes() -> None:
     lines = Path(__file__).with_name("hand_labelled.jsonl").read_text(encoding="utf-8").splitlines()
     labelled = [json.loads(line) for line in lines]
     assert len(labelled) == 100
+    assert {label["kindness"] for label in labelled} >= {0, 1, 2, 3, 4}
+    assert {label["vividness"] for label in labelled} >= {0, 1, 2, 3}
     for label in labelled:
         reading = tales.read(label["opening"], label["ending"])
         assert reading.grammatical == label["grammatical"], (label, reading.reasons)
@@ -214,7 +216,7 @@ def test_length_is_a_spurious_cue(stories: list[tuple[str, str]]) -> None:
     assert all("length" not in dict(annotator.weights) for annotator in tales.PANEL)
     gold = [tales.gold_reward(*story) for story in stories]
     length = [tales.read(*story).attributes.length for story in stories]
-    assert statistics.correlation(gold, length) == pytest.approx(0.27, abs=0.03)
+    assert statistics.correlation(gold, length) == pytest.approx(0.325, abs=0.03)
 
 
 def test_the_panels_probabilities_are_those_of_its_rankings() -> None:

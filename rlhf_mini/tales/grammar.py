@@ -44,13 +44,13 @@ class Scene:
 
     def objections(self, pattern: Pattern) -> Iterator[str]:
         """Why a sentence may not follow here, in words for a person."""
+        if pattern.thread != self.thread:
+            yield (f"nothing has been told of {THREADS[pattern.thread[1:]]}" if self.thread == NO_THREAD
+                   else f"{THREADS[self.thread[1:]]} is forgotten")
         for kind, now in zip(KINDS, (self.state, self.company, self.mood, self.origin), strict=True):
             wanted = kind & pattern.needs
             if wanted and now not in wanted:
                 yield SO_IT_IS[now].format(thing=self.thing, hero=self.hero, friend=self.friend)
-        if pattern.thread != self.thread:
-            yield (f"nothing has been told of {THREADS[pattern.thread[1:]]}" if self.thread == NO_THREAD
-                   else f"{THREADS[self.thread[1:]]} is forgotten")
         if not self.suits(pattern):
             yield f"that is not done with a {self.thing}"
 

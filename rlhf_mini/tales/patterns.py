@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from rlhf_mini.tales.lexicon import CLASS_OF_ROLE, DATA, FILLERS, PRONOUNS, tokenise
 
@@ -62,11 +63,11 @@ class Pattern:
     weight: int  # how often it is chosen, beside others that could follow
     variants: tuple[Variant, ...]
 
-    @property
+    @cached_property
     def closes(self) -> bool:
         return "end" in self.sets
 
-    @property
+    @cached_property
     def brief(self) -> bool:
         """Whether it can stand in an ending of many sentences."""
         return len(self.variants[0].text) <= BRIEF

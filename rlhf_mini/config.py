@@ -49,8 +49,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _require_numbers(self, positive=("learning_rate",), not_negative=("warmup", "weight_decay"),
-                         whole=("documents", "batch_tokens", "vocab_size", "n_layer", "n_head",
-                                "n_embd",
+                         whole=("documents", "batch_tokens", "vocab_size", "n_layer", "n_head", "n_embd",
                                 "n_positions"))
         _require(self, "n_embd", f"a multiple of n_head = {self.n_head}", self.n_embd % self.n_head == 0)
 
@@ -143,7 +142,7 @@ class RunConfig:
     openings: int = 1_100  # prompts that the panel ranks
     completions: int = 4
     judged_by_all: int = 100  # of the openings
-    samples: int = 512  # endings per evaluation
+    samples: int = 1024  # endings per evaluation
     sft: SFTConfig = field(default_factory=SFTConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)

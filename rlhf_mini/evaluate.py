@@ -15,6 +15,7 @@ from rlhf_mini.ppo import Score, compare
 from rlhf_mini.reward import pair_accuracy
 from rlhf_mini.sampling import best_of_n_index, best_of_n_kl, sample
 
+DISTINCT_AMONG = 512  # endings: the share of different ones falls with their number
 LOGITS_AT_ONCE = 2**26  # numbers: at 4 bytes each, 256 MB
 TALES_COLUMNS = ("gold", "grammatical", "coherent")
 
@@ -99,7 +100,7 @@ def evaluate_samples(samples: Samples, tales_world: bool = True) -> dict[str, fl
         "grammatical": judged["grammatical"].mean().item() if judged else None,
         "coherent": judged["coherent"].mean().item() if judged else None,
         "ended": sum(samples.ended) / n,
-        "distinct": len(set(forms)) / n,
+        "distinct": len(set(forms[:DISTINCT_AMONG])) / min(n, DISTINCT_AMONG),
         "length_tokens": sum(samples.lengths) / n,
         "samples": n,
     }

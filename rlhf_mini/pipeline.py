@@ -14,6 +14,7 @@ from rlhf_mini import rankings
 from rlhf_mini.assets import asset
 from rlhf_mini.config import PPOConfig, RunConfig
 from rlhf_mini.evaluate import (
+    DISTINCT_AMONG,
     Samples,
     best_of_n,
     evaluate_samples,
@@ -50,6 +51,7 @@ RANKINGS = "rankings.jsonl"
 SAVE_EVERY = 10  # iterations of PPO between two states that a run can continue from
 NORMALISE_ON = 1024  # endings of the fine-tuned model
 BEST_OF = (4, 16)
+BEST_OF_PROMPTS = DISTINCT_AMONG  # held-out prompts that best-of-n answers: sixteen endings each are dear
 POLICIES = {"ppo": "policy", "ppo_no_kl": "policy_no_kl"}  # arm: the folder of its policy
 
 
@@ -227,7 +229,7 @@ def told(loop: Loop, models: dict[str, PreTrainedModel], score: Score) -> Iterat
         reference = None if name == "sft" else models["sft"]
         yield name, loop.sampled(model, loop.task.held_out, "evaluation", reference, score)
     most = max(BEST_OF)
-    repeated = [prompt for prompt in loop.task.held_out for _ in range(most)]
+    repeated = [prompt for prompt in loop.task.held_out[:BEST_OF_PROMPTS] for _ in range(most)]
     candidates = loop.sampled(models["sft"], repeated, "best of n", score=score)
     for n in BEST_OF:
         yield f"best_of_{n}", best_of_n(candidates, most, n)

@@ -235,7 +235,10 @@ def ppo_iteration(state: PPOState, reference: nn.Module, score: Score, prompt_id
 
 
 def anneal(state: PPOState, config: PPOConfig) -> float:
-    """Set the learning rate, which falls in a line to 0, and return it. Source: Huang et al. 2024."""
+    """Set the learning rate, which falls in a line to 0 at the last iteration of the config, and return it.
+
+    Source: Huang et al. 2024.
+    """
     rate = config.learning_rate * max(0.0, 1 - state.iteration / config.iterations)
     for group in state.optimizer.param_groups:
         group["lr"] = rate

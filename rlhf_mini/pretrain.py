@@ -37,8 +37,8 @@ recipes from the same villages. It was trained on synthetic text only, and on no
 ## How it was made
 `python -m rlhf_mini pretrain --out DIR` makes it again from nothing: {documents:,} pages of two pieces each from
 the project's own grammar ({tokens:,} tokens, each seen once, seed {seed}), in batches of {batch_tokens:,} tokens
-({steps:,} steps); Muon for the matrices and AdamW for the rest; a learning rate of {learning_rate:g} with a warm-up over
-{warmup:.0%} of the steps, then down to zero in a line. One opening in eight is held out and never occurs.
+({steps:,} steps); Muon for the matrices and AdamW for the rest; a learning rate of {learning_rate:g}, with a warm-up
+over {warmup:.0%} of the steps and then down to zero in a line. One opening in eight is held out and never occurs.
 
 ## How good it is
 | | nats per token |

@@ -23,7 +23,7 @@ def sized(config: RunConfig) -> RunConfig:
     """The sizes of this run: small if it is to be quick, longer fine-tuning if the base never saw a tale."""
     steps = config.sft.steps if config.base is None else max(config.sft.steps, config.foreign_sft_steps)
     if config.quick:
-        config = replace(config, openings=min(config.openings, 200),
+        config = replace(config, openings=min(config.openings, 200), samples=min(config.samples, 512),
                          judged_by_all=min(config.judged_by_all, 20),
                          ppo=replace(config.ppo, iterations=min(config.ppo.iterations, 10)))
         steps = min(steps, 80 if config.base is None else 300)

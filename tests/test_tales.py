@@ -13,14 +13,17 @@ import pytest
 from tale_damage import DAMAGES
 
 from rlhf_mini import tales
+from rlhf_mini.assets import asset
+from rlhf_mini.config import MAX_NEW_TOKENS
 from rlhf_mini.errors import InputError
+from rlhf_mini.language_model import encode_endings, load_language_model
 from rlhf_mini.tales import panel
 from rlhf_mini.tales.corpus import corpus
-from rlhf_mini.tales.grammar import Scene, compose
+from rlhf_mini.tales.grammar import MAX_CHARACTERS, Scene, compose
 from rlhf_mini.tales.lexicon import THING_TAGS, THREADS, tokenise, vocabulary
 from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, OPENINGS, ORIGINS, THING_STATES, Pattern
 
-OPENING = "Nora was hiding behind the mill when she saw a red kite."
+OPENING = "Nora was hiding by the mill when she saw a red kite."
 TWICE = "It flew higher than the clouds. It flew higher than the chimneys. Look up: it may be there still."
 
 
@@ -42,7 +45,9 @@ def test_stories_are_not_one_story_with_the_nouns_swapped(stories: list[tuple[st
 
 def test_endings_have_two_to_five_sentences_and_fit_the_token_limit(stories: list[tuple[str, str]]) -> None:
     assert {len(compose(seed).sentences) for seed in range(20_000)} == {2, 3, 4, 5}
-    assert max(len(ending) for _, ending in stories) <= 150
+    assert max(len(ending) for _, ending in stories) < MAX_CHARACTERS
+    tokenizer = load_language_model(asset("tiny-tales-gpt2"))[1]
+    assert max(map(len, encode_endings(tokenizer, [ending for _, ending in stories]))) <= MAX_NEW_TOKENS
 
 
 def test_the_lexicon_is_rich_and_the_patterns_are_many() -> None:
@@ -101,7 +106,8 @@ def panel_floor() -> float:
     ("Nora took the blue kite home, whistling. But at night it hums, when nobody is looking.", "blue"),
     ("Nora polished it until it shone. Look up: it may be flying still.", "not done with a kite"),
     (TWICE, "told twice"),
-    ("Nora let it fly, and the captain saw it and turned away. Now there is a ship named Nora.", "the ship in danger"),
+    ("Nora let the kite fly, and the captain saw it and turned away. Now there is a ship named Nora.", "the ship in danger"),
+    ("That night a ship came near the rocks. Now there is a ship named Nora.", "the rescue of the ship"),
     ("That night a ship came near the rocks. Look up: it may be there still.", "the ship in danger is forgotten"),
 ])
 def test_incoherent_endings_are_refused_with_a_reason(ending: str, reason: str) -> None:
@@ -110,10 +116,11 @@ def test_incoherent_endings_are_refused_with_a_reason(ending: str, reason: str) 
     assert any(reason in text for text in reading.reasons), reading.reasons
 
 
-@pytest.mark.parametrize("ending", ["", " ", "Nora kept it for ever.", "nora kept it", "Just then Tom came by.",
-                                    "She looked all round it carefully. Just then Tom came",
-                                    "It flew higher than the clouds.  Nora kept it for ever.",
-                                    "<script>alert(1)</script>", "It flew higher than the clouds.\nNora kept it."])
+@pytest.mark.parametrize("ending", ["", " ", "Look up: it may be there still.", "look up: it may be",
+                                    "She looked all round it carefully.", "<script>alert(1)</script>",
+                                    "She looked all round it carefully. Nora never told",
+                                    "It flew higher than the clouds.  Look up: it may be there still.",
+                                    "It flew higher than the clouds.\nLook up: it may be there still."])
 def test_ungrammatical_endings_are_refused_with_a_reason(ending: str) -> None:
     reading = tales.read(OPENING, ending)
     assert not reading.grammatical and not reading.coherent and reading.reasons
@@ -157,8 +164,8 @@ def test_every_situation_can_close_at_once_or_after_one_sentence_more() -> None:
 
 
 def test_every_sentence_pattern_is_used(stories: list[tuple[str, str]]) -> None:
-    used = {sentence.pattern.text for seed in range(20_000) for sentence in compose(seed).sentences}
-    assert {pattern.text for pattern in ENDINGS} == used
+    used = {sentence.pattern for seed in range(20_000) for sentence in compose(seed).sentences}
+    assert set(ENDINGS) == used
 
 
 def test_patterns_speak_of_they_only_together() -> None:
@@ -170,8 +177,8 @@ def test_patterns_speak_of_they_only_together() -> None:
 
 def test_threads_are_named_opened_and_closed() -> None:
     named = {f"~{name}" for name in THREADS}
-    assert named == {p.thread for p in ENDINGS} - {"~"} == {p.opens for p in ENDINGS} - {"~", None}
-    assert all(p.opens == "~" for p in ENDINGS if p.closes and p.thread != "~")
+    assert named == {p.thread for p in ENDINGS} - {"~"} == {p.next_thread for p in ENDINGS} - {"~", None}
+    assert all(p.next_thread == "~" for p in ENDINGS if p.closes and p.thread != "~")
 
 
 def test_states_are_known_words() -> None:

@@ -11,7 +11,18 @@ from functools import cache
 
 from rlhf_mini.errors import InputError
 from rlhf_mini.tales.lexicon import FILLERS, GENDER, PLACE_TAGS, THING_TAGS, THREADS, tokenise
-from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, NO_THREAD, OPENINGS, ORIGINS, THING_STATES, Pattern, Token, Variant
+from rlhf_mini.tales.patterns import (
+    COMPANY,
+    ENDINGS,
+    MOODS,
+    NO_THREAD,
+    OPENINGS,
+    ORIGINS,
+    THING_STATES,
+    Pattern,
+    Token,
+    Variant,
+)
 
 MAX_SENTENCES = 5
 MAX_WORDS = 44  # words and marks of an ending, and
@@ -45,8 +56,8 @@ class Scene:
     def objections(self, pattern: Pattern) -> Iterator[str]:
         """Why a sentence may not follow here, in words for a person."""
         if pattern.thread != self.thread:
-            yield (f"nothing has been told of {THREADS[pattern.thread[1:]]}" if self.thread == NO_THREAD
-                   else f"{THREADS[self.thread[1:]]} is forgotten")
+            yield (f"{THREADS[self.thread[1:]]} is forgotten" if pattern.thread == NO_THREAD
+                   else f"nothing has been told of {THREADS[pattern.thread[1:]]}")
         for kind, now in zip(KINDS, (self.state, self.company, self.mood, self.origin), strict=True):
             wanted = kind & pattern.needs
             if wanted and now not in wanted:
@@ -64,7 +75,7 @@ class Scene:
         state = next((s for s in THING_STATES if s in pattern.sets), self.state)
         mood = next((m for m in MOODS if m in pattern.sets), self.mood)
         return replace(self, state=state, mood=mood, friend=self.friend or friend,
-                       thread=pattern.opens or self.thread)
+                       thread=pattern.next_thread or self.thread)
 
 
 KINDS = tuple(frozenset(kind) for kind in (THING_STATES, COMPANY, MOODS, ORIGINS))

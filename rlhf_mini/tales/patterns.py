@@ -1,9 +1,10 @@
 """Sentence patterns: the small language of data/*.txt, expanded into variants that writer and reader share.
 
 A pattern is one line of text with choices `{a|b}`, words that may be left out `[softly ]`, roles in
-capitals (HERO, FRIEND, NEW, THING, PLACE, SPECIES, ADJ) and pronouns of the hero `<he>`. The header above
-it says what must be so before the sentence and what is so after it; `~ship` in it names a thread of the tale, a
-trouble that only sentences of the same thread go on with, and a bare `~` closes the thread again.
+capitals (HERO, FRIEND, NEW, THING, PLACE, SPECIES, ADJ) and pronouns of the hero `<he>`; THE, IT and AN THING are
+short for the ways to name the thing again. Marks before it: k kindness, v vividness, x how often it is chosen.
+The header above it says what must be so before the sentence and what is so after it. `~ship` in it names a thread:
+before the `>` the one that the tale must be in, after it the next one; a bare `~` leaves the thread.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from rlhf_mini.tales.lexicon import CLASS_OF_ROLE, DATA, FILLERS, PRONOUNS, tokenise
+from rlhf_mini.tales.lexicon import CLASS_OF_ROLE, DATA, FILLERS, PRONOUNS, THREADS, tokenise
 
 THING_STATES = ("wanted", "here", "broken", "lost", "given", "eaten")
 COMPANY = ("alone", "together")
@@ -21,8 +22,8 @@ MOODS = ("calm", "glad", "sad", "cross")
 ORIGINS = ("found", "own")  # whether the thing may be somebody else's; what the hero gets in a tale is own
 NO_THREAD = "~"
 BRIEF = 34  # characters of a sentence that is short
-SHORTHANDS = {"^THE": "The [ADJ ]THING", "AN THING": "{a ADJC|an ADJV} THING", "THE": "the [ADJ ]THING", "IT": "{it|the [ADJ ]THING}"}
-_SHORTHAND = re.compile(r"^THE\b|\bAN THING\b|\bTHE\b|\bIT\b")
+SHORTHANDS = {"AN THING": "{a ADJC|an ADJV} THING", "THE": "the [ADJ ]THING", "IT": "{it|the [ADJ ]THING}"}
+_SHORTHAND = re.compile(r"\bAN THING\b|\bTHE\b|\bIT\b")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Pattern:
     needs: frozenset[str]  # of THING_STATES, COMPANY, MOODS, ORIGINS; a kind that is not named may be anything
     sets: frozenset[str]  # new states, plus "friend" and "end"
     thread: str  # that the tale must be in: "~ship", or NO_THREAD
-    opens: str | None  # the thread that it is in afterwards; None: as before
+    next_thread: str | None  # that it is in afterwards; None: as before
     thing_tags: frozenset[str]  # the thing must have one of these, if there are any
     place_tags: frozenset[str]
     kindness: int
@@ -117,7 +118,8 @@ def _variant(parts: list[tuple[str, int]], gender: str) -> Variant:
 
 def expand(text: str) -> tuple[Variant, ...]:
     """Every variant of a pattern's text, each once."""
-    text = _SHORTHAND.sub(lambda m: SHORTHANDS[m[0] if m.start() or m[0] != "THE" else "^THE"], text)
+    text = re.sub(r"^THE\b", "The [ADJ ]THING", text)
+    text = _SHORTHAND.sub(lambda m: SHORTHANDS[m[0]], text)
     found: dict[Variant, None] = {}
     for parts in _alternatives(text):
         for gender in ("f", "m"):
@@ -131,8 +133,10 @@ _LINE = re.compile(r"(?P<marks>(?:[kvx]\d )*)(?P<text>.*?)(?P<tags>(?: [@#]\w+)*
 def _states(half: str) -> tuple[str | None, frozenset[str]]:
     """The thread and the states that one half of a header names."""
     words = frozenset(half.split())
-    threads = {word for word in words if word.startswith(NO_THREAD)}
-    return min(threads, default=None), words - threads
+    threads = [word for word in words if word.startswith(NO_THREAD)]
+    if len(threads) > 1:
+        raise ValueError(f"a sentence belongs to one thread, not to {sorted(threads)}")
+    return (threads[0] if threads else None), words - set(threads)
 
 
 def load(name: str) -> tuple[Pattern, ...]:
@@ -140,15 +144,16 @@ def load(name: str) -> tuple[Pattern, ...]:
     patterns: list[Pattern] = []
     needs: frozenset[str] = frozenset()
     sets: frozenset[str] = frozenset()
-    thread = opens = None
+    thread = next_thread = None
     for line in (DATA / name).read_text(encoding="utf-8").splitlines():
         line = line.strip()
         if not line or line.startswith("#"):
             continue
         if line.startswith("[") and line.endswith("]"):
             before, _, after = line[1:-1].partition(">")
-            (thread, needs), (opens, sets) = _states(before), _states(after)
+            (thread, needs), (next_thread, sets) = _states(before), _states(after)
             unknown = (needs | sets) - {*THING_STATES, *COMPANY, *MOODS, *ORIGINS, "friend", "end"}
+            unknown |= {thread, next_thread} - {None, NO_THREAD, *(NO_THREAD + name for name in THREADS)}
             if unknown:
                 raise ValueError(f"{name}: unknown state {sorted(unknown)} in {line}")
             continue
@@ -157,7 +162,7 @@ def load(name: str) -> tuple[Pattern, ...]:
         marks = {mark[0]: int(mark[1:]) for mark in match["marks"].split()}
         tags = match["tags"].split()
         patterns.append(Pattern(
-            match["text"], needs, sets, thread or NO_THREAD, opens,
+            match["text"], needs, sets, thread or NO_THREAD, next_thread,
             frozenset(t[1:] for t in tags if t[0] == "@"), frozenset(t[1:] for t in tags if t[0] == "#"),
             marks.get("k", 0), marks.get("v", 0), marks.get("x", 1), expand(match["text"])))
     return tuple(patterns)

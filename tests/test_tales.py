@@ -106,7 +106,8 @@ def panel_floor() -> float:
     ("Nora took the blue kite home, whistling. But at night it hums, when nobody is looking.", "blue"),
     ("Nora polished it until it shone. Look up: it may be flying still.", "not done with a kite"),
     (TWICE, "told twice"),
-    ("Nora let the kite fly, and the captain saw it and turned away. Now there is a ship named Nora.", "the ship in danger"),
+    ("Nora let the kite fly, and the captain saw it and turned away. Now there is a ship named Nora.",
+     "the ship in danger"),
     ("That night a ship came near the rocks. Now there is a ship named Nora.", "the rescue of the ship"),
     ("That night a ship came near the rocks. Look up: it may be there still.", "the ship in danger is forgotten"),
 ])

@@ -58,7 +58,7 @@ class PretrainConfig:
 class SFTConfig:
     """Supervised fine-tuning on demonstrations: `steps` batches of `batch_size` endings."""
 
-    steps: int = 500
+    steps: int = 750
     batch_size: int = 64
     learning_rate: float = 2e-3
     warmup: float = 0.05
@@ -100,13 +100,14 @@ class PPOConfig:
     temperature: float = 0.7
     epochs: int = 2
     minibatches: int = 2
-    learning_rate: float = 3e-4  # of the first iteration: it falls in a line to 0
+    learning_rate: float = 2e-4  # of the first iteration: it falls in a line to 0
     adam_eps: float = 1e-5
     clip: float = 0.2
-    value_clip: float = 0.2
-    value_coef: float = 0.1
+    value_clip: float = 1.0  # the scores have standard deviation 1
+    value_coef: float = 0.5
+    value_head_rate: float = 10.0  # times the learning rate: the head starts from nothing
     gamma: float = 1.0
-    lam: float = 0.95
+    lam: float = 1.0  # the score comes at the end, and the plot is chosen at the beginning
     kl_coef: float = 0.2
     adaptive: bool = False
     kl_target: float = 4.0  # nats per ending, used when adaptive
@@ -115,7 +116,7 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         _require_numbers(self, positive=("temperature", "learning_rate", "adam_eps", "clip", "value_clip",
-                                         "kl_target", "max_grad_norm"),
+                                         "value_head_rate", "kl_target", "max_grad_norm"),
                          not_negative=("value_coef", "gamma", "lam", "kl_coef"),
                          whole=("iterations", "episodes", "max_new_tokens", "epochs", "minibatches"))
         _require(self, "minibatches", f"at most episodes = {self.episodes}", self.minibatches <= self.episodes)
@@ -137,9 +138,9 @@ class RunConfig:
     base: str | None = None  # None: the embedded checkpoint
     rankings: tuple[Path, ...] = ()  # empty: the simulated panel judges
     quick: bool = False
-    demonstrations: int = 32_000
+    demonstrations: int = 48_000
     foreign_sft_steps: int = 2_000  # a base that never saw a tale needs more of them
-    openings: int = 1_100  # prompts that the panel ranks
+    openings: int = 1_200  # prompts that the panel ranks
     completions: int = 4
     judged_by_all: int = 100  # of the openings
     samples: int = 1024  # endings per evaluation

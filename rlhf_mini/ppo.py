@@ -180,7 +180,9 @@ class PPOIteration:
 def start_ppo(language_model: nn.Module, config: PPOConfig) -> PPOState:
     """A state at iteration 0; the language model is copied, so the one given can serve as the reference."""
     policy = PolicyWithValue(copy.deepcopy(language_model)).requires_grad_(True).eval()  # eval: dropout off
-    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=config.adam_eps)
+    groups = [{"params": list(policy.language_model.parameters()), "times": 1.0},
+              {"params": list(policy.value_head.parameters()), "times": config.value_head_rate}]
+    optimizer = torch.optim.Adam(groups, lr=config.learning_rate, eps=config.adam_eps)
     for parameter in policy.parameters():  # so that a new state has all the tensors of a saved one
         optimizer.state[parameter] = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(parameter),
                                       "exp_avg_sq": torch.zeros_like(parameter)}
@@ -237,11 +239,11 @@ def ppo_iteration(state: PPOState, reference: nn.Module, score: Score, prompt_id
 def anneal(state: PPOState, config: PPOConfig) -> float:
     """Set the learning rate, which falls in a line to 0 at the last iteration of the config, and return it.
 
-    Source: Huang et al. 2024.
+    The value head starts from nothing and may learn faster than the trunk. Source: Huang et al. 2024.
     """
     rate = config.learning_rate * max(0.0, 1 - state.iteration / config.iterations)
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["times"]
     return rate
 
 

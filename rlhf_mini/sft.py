@@ -16,6 +16,7 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import context_length, encode_endings, encode_prompts, pad_id, pad_right
 
 POOL = 8192  # documents that are shuffled and sorted by length together
+SORTED_TOGETHER = 16  # batches of demonstrations that are
 
 
 class Example(NamedTuple):
@@ -34,7 +35,8 @@ def train_sft(model: Any, tokenizer: Any, demonstrations: Sequence[tuple[str, st
     """
     examples = encode_demonstrations(model, tokenizer, demonstrations)
     generator = torch.Generator().manual_seed(config.seed)
-    batches = epochs(len(examples), config.batch_size, generator)
+    lengths = [len(example.tokens) for example in examples]
+    batches = alike(epochs(len(examples), config.batch_size, generator), lengths, config.batch_size, generator)
     steps = (([examples[i] for i in next(batches)], step / config.steps) for step in range(config.steps))
     yield from fit_next_token(model, muon_and_adamw(model, config.weight_decay), steps, config.learning_rate,
                               config.warmup, pad_id(tokenizer), config.max_grad_norm)
@@ -181,6 +183,20 @@ def epochs(count: int, batch_size: int, generator: torch.Generator) -> Iterator[
             waiting += torch.randperm(count, generator=generator).tolist()
         yield waiting[:batch_size]
         del waiting[:batch_size]
+
+
+def alike(batches: Iterator[list[int]], lengths: Sequence[int], size: int,
+          generator: torch.Generator) -> Iterator[list[int]]:
+    """The same indices, a few batches at a time, dealt anew so that a batch holds rows of like length.
+
+    Then hardly any padding is multiplied; the batches come in random order. Never more than one pass is dealt
+    together, so that no batch is filled with copies of one row.
+    """
+    together = max(1, min(SORTED_TOGETHER, len(lengths) // size))
+    while dealt := list(islice(batches, together)):
+        indices = sorted((i for batch in dealt for i in batch), key=lengths.__getitem__)
+        for k in torch.randperm(len(dealt), generator=generator).tolist():
+            yield indices[k * size:(k + 1) * size]
 
 
 def length_bucketed(documents: Iterable[Sequence[int]], batch_tokens: int,

@@ -14,7 +14,7 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.progress import progress
 from rlhf_mini.rankings import Ranking
 
-TEST_SHARE = 0.2  # of the judged prompts, kept from the reward model
+TEST_SHARE = 1 / 6  # of the judged prompts, kept from the reward model
 PPO_PROMPTS = 4096
 TALES_SHARE = 0.25  # of the endings in ranking files must be tales for the reader's verdicts to mean anything
 

@@ -335,7 +335,7 @@ def test_the_learning_rate_falls_in_a_line_to_zero() -> None:
     rates = []
     for state.iteration in range(6):  # two more than planned: the rate stays at zero
         rates.append(anneal(state, config))
-        assert [group["lr"] for group in state.optimizer.param_groups] == rates[-1:]
+        assert [group["lr"] for group in state.optimizer.param_groups] == [rates[-1], 10 * rates[-1]]
     assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0, 0.0])
 
 

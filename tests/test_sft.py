@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from rlhf_mini.language_model import encode_endings, encode_prompts, frozen_copy
 from rlhf_mini.sft import (
     Example,
     adamw,
+    alike,
     cut,
     encode_demonstrations,
     epochs,
@@ -235,3 +237,19 @@ def test_a_loss_that_is_no_number_stops_the_training(tiny_model: Any) -> None:
         list(fit_next_token(tiny_model, [adamw(tiny_model, 0.0)], [([Example([5, 6, 7], 1)], 0.0)],
                             learning_rate=1e-3, warmup=0.0, pad_id=1))
     assert torch.equal(tiny_model.transformer.h[0].mlp.c_fc.weight, before)
+
+
+def test_batches_of_like_length_hold_every_row_once() -> None:
+    lengths = [(7 * i) % 50 for i in range(128)]
+    generator = torch.Generator().manual_seed(0)
+    batches = list(islice(alike(epochs(128, 8, generator), lengths, 8, generator), 16))
+    assert sorted(i for batch in batches for i in batch) == list(range(128))
+    spans = [max(lengths[i] for i in batch) - min(lengths[i] for i in batch) for batch in batches]
+    assert max(spans) <= 4
+    assert [lengths[batch[0]] for batch in batches] != sorted(lengths[batch[0]] for batch in batches)
+
+
+def test_few_rows_are_not_dealt_as_copies() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for batch in islice(alike(epochs(5, 5, generator), [1, 2, 3, 4, 5], 5, generator), 20):
+        assert sorted(batch) == [0, 1, 2, 3, 4]

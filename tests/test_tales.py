@@ -87,8 +87,8 @@ def test_hand_labelled_stories_get_their_verdicts_and_attributes() -> None:
 def gold_by_hand(label: dict) -> float:
     """The panel's mean utility from labels, with the weights written out: see data/panel.toml."""
     kind, mood, vivid, speech = (label[name] for name in ("kindness", "mood", "vividness", "speech"))
-    utilities = [0.6 * kind + 0.7 * mood, 0.2 * kind + 1.1 * mood, 0.3 * kind + 0.6 * mood + 0.8 * vivid,
-                 0.3 * kind + 0.6 * mood + 1.2 * speech, 0.4 * kind + 0.8 * mood]
+    utilities = [1.0 * kind + 0.7 * mood, 0.3 * kind + 1.1 * mood, 0.4 * kind + 0.6 * mood + 0.8 * vivid,
+                 0.4 * kind + 0.6 * mood + 1.2 * speech, 0.6 * kind + 0.8 * mood]
     return (sum(utilities) / 5 - panel.MEAN) / panel.DEVIATION
 
 

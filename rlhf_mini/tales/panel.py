@@ -15,7 +15,7 @@ _panel = tomllib.loads((DATA / "panel.toml").read_text(encoding="utf-8"))
 NOISE, STEP, MEAN, DEVIATION = (float(_panel[name]) for name in ("noise", "step", "mean", "deviation"))
 LOWEST = {"kindness": 0.0, "mood": -1.0, "vividness": 0.0, "speech": 0.0}  # of each attribute in a coherent tale
 HIGHEST = {"kindness": 4.0, "mood": 1.0, "vividness": 3.0, "speech": 1.0}
-MARKS = (-1.5, 3.0)  # utilities up to which a rating is 1, and from which it is 7
+MARKS = (-1.2, 3.3)  # utilities up to which a rating is 1, and from which it is 7
 CELLS_OF_NOISE = 6  # standard deviations of noise that probabilities are summed over
 
 

@@ -388,3 +388,9 @@ def test_several_seeds_make_a_table(config: RunConfig, finished: RunConfig, tmp_
     assert "+1.00 (+0.50 to +1.50)" in table
     with pytest.raises(InputError, match=r"started with ppo\.kl_coef"):
         run_seeds([replace(configs[0], ppo=replace(config.ppo, kl_coef=0.5))], tmp_path)
+
+
+def test_the_readme_shows_the_recorded_seeds() -> None:
+    root = Path(__file__).parents[1]
+    recorded = json.loads((root / "assets" / "seeds.json").read_text(encoding="utf-8"))
+    assert markdown(recorded) in (root / "README.md").read_text(encoding="utf-8")

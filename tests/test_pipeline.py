@@ -261,7 +261,7 @@ def test_other_peoples_rankings_of_other_text(config: RunConfig, tmp_path: Path,
 
 def test_the_task_of_given_rankings(config: RunConfig, tmp_path: Path) -> None:
     task = load_task(replace(config, rankings=(other_text(tmp_path / "a.jsonl", 40),)), tmp_path / "copy")
-    assert len(task.prompts) == 32 and len(task.test_prompts) == 8
+    assert len(task.prompts) == 33 and len(task.test_prompts) == 7
     assert not set(task.prompts) & task.test_prompts and set(task.held_out) == task.test_prompts
     assert {prompt for prompt, _ in task.demonstrations} == set(task.prompts)
     best = {f"Line {i}": f"is number {i}" if i % 2 else f"was number {i} again" for i in range(40)}

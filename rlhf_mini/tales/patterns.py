@@ -153,7 +153,8 @@ def load(name: str) -> tuple[Pattern, ...]:
             before, _, after = line[1:-1].partition(">")
             (thread, needs), (next_thread, sets) = _states(before), _states(after)
             unknown = (needs | sets) - {*THING_STATES, *COMPANY, *MOODS, *ORIGINS, "friend", "end"}
-            unknown |= {thread, next_thread} - {None, NO_THREAD, *(NO_THREAD + name for name in THREADS)}
+            named = {name for name in (thread, next_thread) if name is not None}
+            unknown |= named - {NO_THREAD, *(NO_THREAD + name for name in THREADS)}
             if unknown:
                 raise ValueError(f"{name}: unknown state {sorted(unknown)} in {line}")
             continue

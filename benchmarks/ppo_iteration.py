@@ -35,15 +35,15 @@ from rlhf_mini.sampling import Rollout, pad_left, positions
 EOS, PAD = 0, 1
 
 
-def make_model(vocab_size: int, width: int) -> Any:
-    """A random GPT-2 of four layers that ends a text after about 30 tokens, as one trained on tales does."""
+def make_model(vocab_size: int, width: int, temperature: float) -> Any:
+    """A random GPT-2 of four layers that, at this temperature, ends a text with a chance of 1 in 30 a token."""
     model = new_language_model(
         vocab_size, EOS, PAD, n_layer=4, n_head=4, n_embd=width, n_positions=128, seed=0
     )
     with torch.no_grad():  # the last layer norm's bias moves every hidden state towards the EOS's embedding
         direction = model.transformer.wte.weight[EOS]
         model.transformer.ln_f.bias.copy_(
-            direction / direction.square().sum() * torch.tensor(vocab_size / 30).log()
+            direction / direction.square().sum() * torch.tensor(vocab_size / 30).log() * temperature
         )
     return model
 
@@ -101,15 +101,15 @@ class Naive:
             logp_ref = self.logp(self.reference, ids, attention, start)
             values_old = self.values(ids, attention, start)
             rewards = shaped_rewards(mask.sum(1).float(), logp_old, logp_ref, mask, config.kl_coef)
-            advantages, returns = gae(rewards, values_old, mask)
+            advantages, returns = gae(rewards, values_old, mask, config.gamma, config.lam)
             advantages = masked_whiten(advantages, mask)
         for _ in range(config.epochs):
             for rows in torch.randperm(len(ids)).chunk(config.minibatches):
                 logp = self.logp(self.policy, ids[rows], attention[rows], start)
                 values = self.values(ids[rows], attention[rows], start)
-                loss = policy_loss(logp, logp_old[rows], advantages[rows], mask[rows])
+                loss = policy_loss(logp, logp_old[rows], advantages[rows], mask[rows], config.clip)
                 loss = loss + config.value_coef * value_loss(
-                    values, values_old[rows], returns[rows], mask[rows]
+                    values, values_old[rows], returns[rows], mask[rows], config.value_clip
                 )
                 self.optimizer.zero_grad()
                 loss.backward()
@@ -151,7 +151,7 @@ def main() -> None:
     config = PPOConfig(
         episodes=128, epochs=2, minibatches=2, max_new_tokens=arguments.max_new_tokens, learning_rate=1e-6
     )  # so small that the model, and with it the lengths, stay as they are
-    model = make_model(arguments.vocab_size, arguments.width)
+    model = make_model(arguments.vocab_size, arguments.width, config.temperature)
     prompts = make_prompts(2000, arguments.vocab_size)
     reference, state, naive = frozen_copy(model), start_ppo(model, config), Naive(model, config)
 

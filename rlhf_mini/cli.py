@@ -75,12 +75,15 @@ def _run_parser() -> Parser:
 
 
 def _add_run_options(parser: Parser) -> Parser:
-    add = parser.add_argument
+    from rlhf_mini.config import PPOConfig
+
+    ppo, add = PPOConfig(), parser.add_argument
     add("--base", metavar="PATH_OR_NAME", help="another GPT-2 to start from: a folder, or a name on the hub")
     add("--rankings", type=Path, nargs="+", metavar="FILE", help="people's rankings, instead of the panel's")
-    add("--kl-coef", type=float, metavar="X", help="weight of the KL penalty (default: 0.2)")
+    add("--kl-coef", type=float, metavar="X", help=f"weight of the KL penalty (default: {ppo.kl_coef})")
     add("--adaptive", action="store_true", help="let the weight follow a KL target instead of staying fixed")
-    add("--temperature", type=float, metavar="T", help="of all sampling and log-probabilities (default: 0.7)")
+    add("--temperature", type=float, metavar="T",
+        help=f"of all sampling and log-probabilities (default: {ppo.temperature})")
     add("--quick", action="store_true", help="a rough pass in two to three minutes")
     return parser
 

@@ -99,19 +99,17 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     steps = train_lm(model, rows, config, tokenizer.eos_token_id, tokenizer.pad_token_id)
     total = math.ceil(sum(map(len, rows)) / config.batch_tokens)
     *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
-    finish(out, model, tokenizer, config,
-           {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])})
+    save_language_model(model, tokenizer, out)
+    made = {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])}
+    (out / "README.md").write_text(card(out, model, tokenizer, config, made), encoding="utf-8")
     return out
 
 
-def finish(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, made: Mapping[str, int]) -> None:
-    """Save the trained model with its card; `made` counts documents, tokens and steps."""
-    save_language_model(model, tokenizer, out)
-    (out / "README.md").write_text(card(out, model, tokenizer, config, made), encoding="utf-8")
-
-
 def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, made: Mapping[str, int]) -> str:
-    """The model card: recipe, held-out loss beside the entropy floor, samples, hashes."""
+    """The model card: recipe, held-out loss beside the entropy floor, samples, hashes.
+
+    `made` counts documents, tokens and steps.
+    """
     stories = [tales.compose(seed, "held_out") for seed in range(HELD_OUT_TALES)]
     pairs = [(story.opening, story.ending) for story in stories]
     tokens = sum(len(row) + 1 for row in encode(tokenizer, [" " + ending for _, ending in pairs]))

@@ -176,6 +176,11 @@ def test_patterns_speak_of_they_only_together() -> None:
             assert "together" in pattern.needs or pattern.thread == "~friendly", pattern.text
 
 
+def test_endings_name_only_what_the_writer_fills_and_the_reader_checks() -> None:
+    roles = {role for pattern in ENDINGS for variant in pattern.variants for role in variant.roles}
+    assert roles == {"HERO", "FRIEND", "NEW", "THING", "ADJ"}
+
+
 def test_threads_are_named_opened_and_closed() -> None:
     named = {f"~{name}" for name in THREADS}
     assert named == {p.thread for p in ENDINGS} - {"~"} == {p.next_thread for p in ENDINGS} - {"~", None}

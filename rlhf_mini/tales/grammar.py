@@ -200,16 +200,12 @@ def _walk(scene: Scene, length: int, rng: random.Random) -> tuple[list[Sentence]
 
 def _say(scene: Scene, pattern: Pattern, variant: Variant, rng: random.Random) -> tuple[Sentence, str | None, int]:
     """Fill the roles; returns the sentence, a newly named friend, and among how many fillings it was chosen."""
-    words = {"HERO": scene.hero, "THING": scene.thing, "PLACE": scene.place, "ADJ": scene.adjective or "",
-             "FRIEND": scene.friend or ""}
-    friend, ways = None, 1
-    if "NEW" in variant.roles:
-        friend = words["NEW"] = rng.choice([n for n in FILLERS["NEW"] if n != scene.hero])
-        ways *= len(FILLERS["NEW"]) - 1
-    if "SPECIES" in variant.roles:
-        words["SPECIES"] = rng.choice(FILLERS["SPECIES"])
-        ways *= len(FILLERS["SPECIES"])
-    return Sentence(pattern, _fill(variant, words)), friend, ways
+    words = {"HERO": scene.hero, "THING": scene.thing, "ADJ": scene.adjective or "", "FRIEND": scene.friend or ""}
+    if "NEW" not in variant.roles:
+        return Sentence(pattern, _fill(variant, words)), None, 1
+    strangers = [name for name in FILLERS["NEW"] if name != scene.hero]
+    words["NEW"] = rng.choice(strangers)
+    return Sentence(pattern, _fill(variant, words)), words["NEW"], len(strangers)
 
 
 def compose(seed: int, split: str | None = None) -> Story:

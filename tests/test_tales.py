@@ -87,14 +87,14 @@ def test_hand_labelled_stories_get_their_verdicts_and_attributes() -> None:
 def gold_by_hand(label: dict) -> float:
     """The panel's mean utility from labels, with the weights written out: see data/panel.toml."""
     kind, mood, vivid, speech = (label[name] for name in ("kindness", "mood", "vividness", "speech"))
-    utilities = [1.0 * kind + 0.7 * mood, 0.3 * kind + 1.1 * mood, 0.4 * kind + 0.6 * mood + 0.8 * vivid,
-                 0.4 * kind + 0.6 * mood + 1.2 * speech, 0.6 * kind + 0.8 * mood]
+    utilities = [0.8 * kind + 0.9 * mood, 0.2 * kind + 1.2 * mood, 0.3 * kind + 0.7 * mood + 0.7 * vivid,
+                 0.3 * kind + 0.7 * mood + 1.2 * speech, 0.5 * kind + 1.0 * mood]
     return (sum(utilities) / 5 - panel.MEAN) / panel.DEVIATION
 
 
 def panel_floor() -> float:
     """Gold of the lowest coherent ending there could be, less 1."""
-    lowest = [-0.7, -1.1, -0.6, -0.6, -0.8]
+    lowest = [-0.9, -1.2, -0.7, -0.7, -1.0]
     return (sum(lowest) / 5 - panel.MEAN) / panel.DEVIATION - 1 + 1e-9
 
 
@@ -106,7 +106,7 @@ def panel_floor() -> float:
     ("Nora took the blue kite home, whistling. But at night it hums, when nobody is looking.", "blue"),
     ("Nora polished it until it shone. Look up: it may be flying still.", "not done with a kite"),
     (TWICE, "told twice"),
-    ("Nora let the kite fly, and the captain saw it and turned away. Now there is a ship named Nora.",
+    ("Nora let the kite fly, and the captain saw it and steered clear. Now there is a ship named Nora.",
      "the ship in danger"),
     ("That night a ship came near the rocks. Now there is a ship named Nora.", "the rescue of the ship"),
     ("That night a ship came near the rocks. Look up: it may be there still.", "the ship in danger is forgotten"),
@@ -229,7 +229,7 @@ def test_length_is_a_spurious_cue(stories: list[tuple[str, str]]) -> None:
     assert all("length" not in dict(annotator.weights) for annotator in tales.PANEL)
     gold = [tales.gold_reward(*story) for story in stories]
     length = [tales.read(*story).attributes.length for story in stories]
-    assert statistics.correlation(gold, length) == pytest.approx(0.325, abs=0.03)
+    assert statistics.correlation(gold, length) == pytest.approx(0.323, abs=0.03)
 
 
 def test_the_panels_probabilities_are_those_of_its_rankings() -> None:

@@ -25,12 +25,12 @@ def write_form(rng: random.Random) -> str:
 def _piece(rng: random.Random) -> str:
     """A tale, or an opening that goes on as something else, or another form alone."""
     kind = rng.random()
-    if kind > 0.9:
+    if kind > 0.93:
         return write_form(rng)
     opening, scene = write_opening(rng)
     while is_held_out(opening):
         opening, scene = write_opening(rng)
-    if kind > 0.8:
+    if kind > 0.86:
         return opening + "\n" + write_form(rng)
     sentences, _ = write_ending(scene, rng)
     return opening + " " + " ".join(s.text for s in sentences)

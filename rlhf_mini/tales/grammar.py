@@ -26,7 +26,7 @@ from rlhf_mini.tales.patterns import (
 
 MAX_SENTENCES = 5
 MAX_WORDS = 44  # words and marks of an ending, and
-MAX_CHARACTERS = 160  # its length as text: together they keep it within about 50 tokens
+MAX_CHARACTERS = 159  # its length as text: together they keep it within about 50 tokens
 SENTENCES = {2: 0.15, 3: 0.5, 4: 0.2, 5: 0.15}  # how many are tried, and how often
 MANY = 5  # from so many on, they are brief
 
@@ -138,7 +138,7 @@ def _fill(variant: Variant, words: dict[str, str]) -> tuple[Token, ...]:
 
 def write_opening(rng: random.Random) -> tuple[str, Scene]:
     """The text of an opening, and the scene that it sets."""
-    pattern = rng.choice(OPENINGS)
+    pattern = rng.choices(OPENINGS, [p.weight for p in OPENINGS])[0]
     variant = rng.choice(pattern.variants)
     words: dict[str, str] = {}
     for role in ("HERO", "FRIEND", "THING", "PLACE", "SPECIES", "ADJC", "ADJV"):

@@ -35,7 +35,7 @@ def _require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: 
 class PretrainConfig:
     """How the embedded checkpoint is made: the shape of the model, and the corpus it reads once."""
 
-    documents: int = 340_000
+    documents: int = 360_000
     batch_tokens: int = 4096
     learning_rate: float = 6e-3
     warmup: float = 0.02  # share of the steps
@@ -60,7 +60,7 @@ class SFTConfig:
 
     steps: int = 750
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-4
     warmup: float = 0.05
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
@@ -75,12 +75,12 @@ class SFTConfig:
 class RewardConfig:
     """Fitting the reward model: `epochs` passes over the rankings, `batch_size` rankings a step."""
 
-    epochs: int = 3
+    epochs: int = 4
     batch_size: int = 16
     learning_rate: float = 1e-3
     warmup: float = 0.1
     weight_decay: float = 0.01
-    dropout: float = 0.1  # while fitting only: a thousand rankings are soon known by heart
+    dropout: float = 0.15  # while fitting only: a thousand rankings are soon known by heart
     max_grad_norm: float = 1.0
     seed: int = 0
 
@@ -139,7 +139,8 @@ class RunConfig:
     rankings: tuple[Path, ...] = ()  # empty: the simulated panel judges
     quick: bool = False
     demonstrations: int = 48_000
-    foreign_sft_steps: int = 2_000  # a base that never saw a tale needs more of them
+    foreign_sft_steps: int = 2_000  # a base that never saw a tale needs more of them,
+    foreign_sft_rate: float = 2e-3  # and longer ones
     openings: int = 1_200  # prompts that the panel ranks
     completions: int = 4
     judged_by_all: int = 100  # of the openings
@@ -149,6 +150,6 @@ class RunConfig:
     ppo: PPOConfig = field(default_factory=PPOConfig)
 
     def __post_init__(self) -> None:
-        _require_numbers(self, not_negative=("judged_by_all", "seed"),
+        _require_numbers(self, positive=("foreign_sft_rate",), not_negative=("judged_by_all", "seed"),
                          whole=("demonstrations", "foreign_sft_steps", "openings", "completions", "samples"))
         _require(self, "completions", "2 to 9", 2 <= self.completions <= 9)

@@ -21,14 +21,16 @@ REWARD_STEPS = 50  # at least, however few the rankings
 
 def sized(config: RunConfig) -> RunConfig:
     """The sizes of this run: small if it is to be quick, longer fine-tuning if the base never saw a tale."""
-    steps = config.sft.steps if config.base is None else max(config.sft.steps, config.foreign_sft_steps)
+    steps, rate = config.sft.steps, config.sft.learning_rate
+    if config.base is not None:
+        steps, rate = max(steps, config.foreign_sft_steps), max(rate, config.foreign_sft_rate)
     if config.quick:
         config = replace(config, openings=min(config.openings, 200), samples=min(config.samples, 512),
                          judged_by_all=min(config.judged_by_all, 20),
                          ppo=replace(config.ppo, iterations=min(config.ppo.iterations, 10)))
         steps = min(steps, 80 if config.base is None else 300)
     demonstrations = min(steps * config.sft.batch_size, 2 * config.demonstrations)
-    return replace(config, sft=replace(config.sft, steps=steps), demonstrations=demonstrations)
+    return replace(config, sft=replace(config.sft, steps=steps, learning_rate=rate), demonstrations=demonstrations)
 
 
 def fitted(config: RunConfig, model: Any, tokenizer: Any, task: Task) -> tuple[RunConfig, Task]:

@@ -205,11 +205,13 @@ def _merge_parser() -> Parser:
 
 def _merge(given: dict[str, Any]) -> int:
     from rlhf_mini import rankings
+    from rlhf_mini.tables import agreement_table
 
     records = rankings.merge(given["files"], given["out"])
     judged = [record for record in rankings.current(records) if record.ranking]
     annotators = len({record.annotator for record in judged})
     print(f"{given['out']}: {len(records)} records, {len(judged)} judgements hold, {annotators} annotators")
+    print(agreement_table(rankings.agreement(records)))
     return 0
 
 

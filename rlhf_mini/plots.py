@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from rlhf_mini.rankings import Agreement
 from rlhf_mini.tables import MODELS
 
 Row = Mapping[str, Any]  # one line of history.jsonl
@@ -165,6 +166,32 @@ def stages(metrics: Mapping[str, Any], key: str = "gold_mean", ax: Axes | None =
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
     _legend_or_note(ax, bool(known), "no model has been measured yet", legend=False)
+    return ax
+
+
+def who_agrees(found: Agreement, ax: Axes | None = None) -> Axes:
+    """A square for every two annotators: of the pairs of texts that both put in an order, the share ordered alike."""
+    names = list(found.annotators)
+    table = np.full((len(names), len(names)), math.nan)
+    for (a, b), figure in found.agreement.items():
+        i, j = names.index(a), names.index(b)
+        table[i, j] = table[j, i] = math.nan if figure.value is None else figure.value
+    if ax is None:
+        side = 2.2 + 0.75 * len(names)
+        _, ax = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+    ax = _axes(ax, "Who agrees with whom", "", "")
+    ax.imshow(table, vmin=0.5, vmax=1, cmap="cividis")
+    for i, j in np.ndindex(table.shape):
+        known = not math.isnan(table[i, j])
+        text = f"{table[i, j]:.0%}" if known else "" if i == j else "n/a"
+        ax.text(j, i, text, ha="center", va="center", fontsize=9,
+                color="white" if known and table[i, j] < 0.75 else "#111111")
+    ax.set_xticks(range(len(names)), names, rotation=35, ha="right")
+    ax.set_yticks(range(len(names)), names)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    ax.set_xlabel("of the pairs that both put in an order, the share ordered alike; chance is 50%", fontsize=9)
     return ax
 
 

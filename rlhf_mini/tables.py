@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rlhf_mini.rankings import Agreement, Figure
 
 MODELS = {"base": "base model", "sft": "after SFT", "best_of_4": "best of 4", "best_of_16": "best of 16",
           "ppo": "PPO with KL", "ppo_no_kl": "PPO without KL"}
@@ -29,6 +31,33 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         f"held-out pairs (ceiling {_cell(reward.get('accuracy_ceiling'), '{:.1%}')})",
         *(f"{name} not known: {reason}" for name, reason in (metrics.get("reasons") or {}).items()),
         f"report: {folder / 'report.html'}"])
+
+
+def agreement_table(found: Agreement) -> str:
+    """Who judged how much, how alike they judge, and whether positions mattered, as text; n/a comes with its reason."""
+    rows = [["annotator", "items", "with others", "tau", "first wins", "by chance", "p", "s/item"]]
+    for name, one in found.annotators.items():
+        rows.append([name, str(one.judged), one.with_others.text("{:.0%}"), one.tau_with_others.text(),
+                     one.first_wins.text("{:.0%}"), one.first_by_chance.text("{:.0%}"), one.first_p.text("{:.3f}"),
+                     one.seconds.text("{:.1f}")])
+    pairs = [["pair", "agreement", "pairs", "tau"]]
+    for (a, b), alike in found.agreement.items():
+        pairs.append([f"{a} and {b}", alike.text("{:.0%}"), str(alike.count), found.tau[a, b].text()])
+    alpha = found.alpha.text() + (f" over {found.alpha.count} items" if found.alpha.value is not None else "")
+    reasons = dict.fromkeys(
+        f"{what}: n/a, {figure.reason}" for what, figure in _figures(found) if figure.value is None)
+    return "\n".join(["", *aligned(rows), "", *(aligned(pairs) if len(pairs) > 1 else []), "",
+                      f"Krippendorff's alpha (ordinal): {alpha}", *reasons])
+
+
+def _figures(found: Agreement) -> Iterator[tuple[str, Figure]]:
+    yield "alpha", found.alpha
+    for name, one in found.annotators.items():
+        yield f"{name} with the others", one.with_others
+        yield f"position bias of {name}", one.first_wins
+        yield f"time of {name}", one.seconds
+    for (a, b), alike in found.agreement.items():
+        yield f"{a} and {b}", alike
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -135,17 +135,33 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return seen
 
 
-def test_append_returns_after_file_and_folder_are_synced(tmp_path: Path, calls: Calls) -> None:
+def test_append_returns_after_folder_and_file_are_synced(tmp_path: Path, calls: Calls) -> None:
+    """The folder first: where the name cannot be kept, nothing is written."""
     store = RankingStore(tmp_path, "Ada")
-    for number in range(2):
-        calls.clear()
-        store.append(mapping(number))
-        assert calls == [("write", "file"), ("fsync", "file"), ("fsync", "folder")]
+    store.append(mapping(0))
+    calls.clear()
+    store.append(mapping(1))
+    assert calls == [("fsync", "folder"), ("write", "file"), ("fsync", "file")]
 
 
-def test_a_new_folder_is_synced_into_the_one_above(tmp_path: Path, calls: Calls) -> None:
-    RankingStore(tmp_path / "a" / "b", "Ada").append(mapping())
-    assert calls == [("fsync", "folder")] * 2 + [("write", "file"), ("fsync", "file"), ("fsync", "folder")]
+def test_every_folder_above_is_synced_once_whoever_made_it(tmp_path: Path, calls: Calls) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    RankingStore(folder, "Ada").append(mapping())
+    assert calls == [("fsync", "folder")] * (len(folder.parents) + 1) + [("write", "file"), ("fsync", "file")]
+
+
+def test_a_folder_that_cannot_be_synced_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RankingStore(tmp_path, "Ada")
+    store.append(mapping(0))
+
+    def refused(folder: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken, pytest.raises(NotSavedError):
+        broken.setattr("rlhf_mini.rankings.durable._sync_folder", refused)
+        store.append(mapping(1))
+    assert ids(store.records()) == [0]
 
 
 def test_a_batch_is_synced_before_it_returns(tmp_path: Path, calls: Calls) -> None:
@@ -154,7 +170,7 @@ def test_a_batch_is_synced_before_it_returns(tmp_path: Path, calls: Calls) -> No
         for number in range(5):
             store.append(mapping(number))
         raise KeyboardInterrupt
-    assert calls == [("write", "file")] * 5 + [("fsync", "file"), ("fsync", "folder")]
+    assert calls[-7:] == [("write", "file")] * 5 + [("fsync", "file"), ("fsync", "folder")]
     assert ids(store.records()) == [0, 1, 2, 3, 4]
     calls.clear()
     store.append(mapping(5))

@@ -69,9 +69,9 @@ def append_line(path: Path, line: bytes, sync: bool = True) -> None:
         _make_folder(path.parent)
         with _opened(path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as file:
             _lock(file)
+            if sync:  # the name before the line: if it cannot be kept, nothing is written
+                _sync_folder(path.parent)
             _write_or_restore(file, _mend_last_line(file, path) + line, sync)
-        if sync:
-            _sync_folder(path.parent)
 
 
 def create_file(path: Path, content: bytes) -> None:
@@ -125,11 +125,18 @@ def _lock(file: int, shared: bool = False) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-    for place in missing:
-        _sync_folder(place.parent)
+    """Make the folder; once in a process, sync its name and those above it, which a killed writer may have left."""
+    folder = folder.absolute()
+    if folder in _ON_DISK and folder.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for above in folder.parents:
+        with contextlib.suppress(PermissionError):  # not ours to read, so it was there before us
+            _sync_folder(above)
+    _ON_DISK.add(folder)
+
+
+_ON_DISK: set[Path] = set()  # folders whose names this process has synced
 
 
 def _sync_folder(folder: Path) -> None:

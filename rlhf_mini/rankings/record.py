@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -137,7 +138,7 @@ _FIELDS = {entry.name: entry for entry in fields(Ranking) if entry.name != "extr
 def parse_line(line: bytes) -> Ranking:
     """The record that one line of a ranking file holds. Raises: InputError if it holds none."""
     try:  # some editors put a byte-order mark before the first line
-        values = json.loads(line.decode().removeprefix("\ufeff"), parse_constant=_refuse)
+        values = json.loads(line.decode().removeprefix("\ufeff"), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InputError(f"not a line of JSON ({_one_line(error)})") from error
     if not isinstance(values, dict):
@@ -191,6 +192,11 @@ def _encode(values: dict[str, Any]) -> bytes:
 
 def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)
 
 
 def _one_line(error: BaseException) -> str:

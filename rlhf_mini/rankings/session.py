@@ -83,6 +83,10 @@ class RankingSession:
             self._shown_at = time.monotonic()
         return self._items[self._index]
 
+    def restart_clock(self) -> None:
+        """Count the current item's time from now: it has just come into sight."""
+        self._shown_at = time.monotonic()
+
     @property
     def done(self) -> bool:
         """Whether every item has an answer or a skip."""

@@ -1,0 +1,99 @@
+"""How many labels does a reward model need, and what does a whole ranking tell that a best-of-four does not?
+
+Fits reward models on the first 25, 50, ... rankings of a finished run, each time as full rankings (Plackett-Luce), as
+the pairs in them (Bradley-Terry) and as the winner alone: the same human effort, used in three ways. Every fit sees
+each ranking equally often. Accuracy is on the pairs of the run's held-out prompts.
+
+    python -m rlhf_mini run --out runs/0
+    python benchmarks/label_efficiency.py --run runs/0 --out assets/label_efficiency.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from rlhf_mini import rankings
+from rlhf_mini.config import RewardConfig, RunConfig
+from rlhf_mini.evaluate import reward_model_metrics
+from rlhf_mini.language_model import load_language_model
+from rlhf_mini.rankings import Ranking
+from rlhf_mini.reward import Example, fit_reward, reward_model_from
+from rlhf_mini.tasks import divide, make_task
+
+SIZES = (25, 50, 100, 200, 400, 800)
+SEEDS = (0, 1, 2)
+STEPS = 150  # at least, however few the rankings: a model that has not learnt its rankings says nothing of them
+
+
+def full(judged: Ranking) -> list[Example]:
+    """The ranking as it is."""
+    return [(judged.prompt, judged.completions, judged.ranking)]
+
+
+def exploded(judged: Ranking) -> list[Example]:
+    """Each pair of it as a ranking of two."""
+    return [(judged.prompt, [judged.completions[better], judged.completions[worse]], [[0], [1]])
+            for group, lower in combinations(judged.ranking, 2) for better in group for worse in lower]
+
+
+def top_1(judged: Ranking) -> list[Example]:
+    """The best against all others, whose order is forgotten."""
+    best, *rest = judged.ranking
+    others = sorted(index for group in rest for index in group)
+    return [(judged.prompt, judged.completions, [best, others] if others else [best])]
+
+
+FORMS: dict[str, Callable[[Ranking], list[Example]]] = {"full": full, "exploded": exploded, "top_1": top_1}
+
+
+def fitted_accuracy(sft: Any, tokenizer: Any, labels: Sequence[Ranking], form: str,
+                    test: Sequence[tuple[str, str, str]], seed: int) -> float:
+    """Accuracy on the test pairs of a reward model fitted on these labels in this form."""
+    examples = [example for judged in labels for example in FORMS[form](judged)]
+    config = RewardConfig(seed=seed)
+    per_ranking = len(examples) / len(labels)  # six pairs of one ranking make a batch of the same labels
+    batch = round(config.batch_size * per_ranking)
+    epochs = max(config.epochs, -(-STEPS * config.batch_size // len(labels)))
+    model, own_tokenizer = reward_model_from(sft, tokenizer, seed)
+    for _ in fit_reward(model, own_tokenizer, examples, replace(config, batch_size=batch, epochs=epochs)):
+        pass
+    return float(reward_model_metrics(model, own_tokenizer, test, scale=1.0, panel=False)["accuracy"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished run on the embedded checkpoint")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    arguments = parser.parse_args()
+
+    metrics = json.loads((arguments.run / "metrics.json").read_text())
+    sft, tokenizer = load_language_model(arguments.run / "sft")
+    judgements = rankings.current(rankings.load_rankings(arguments.run / "rankings.jsonl"))
+    task = make_task(RunConfig(seed=metrics["seed"]), [])
+    train, test = divide(judgements, task.test_prompts)
+    train = list({judged.prompt: judged for judged in train if len(judged.ranking) > 1}.values())  # one label each
+    pairs = rankings.to_pairs(test)
+    results = []
+    for size in arguments.sizes:
+        for seed in arguments.seeds:
+            labels = random.Random(f"{size} {seed}").sample(train, size)
+            for form in FORMS:
+                accuracy = fitted_accuracy(sft, tokenizer, labels, form, pairs, seed)
+                results.append({"rankings": size, "seed": seed, "form": form, "accuracy": accuracy})
+                print(json.dumps(results[-1]), flush=True)
+    arguments.out.write_text(json.dumps({
+        "ceiling": metrics["reward_model"]["accuracy_ceiling"], "pairs_test": len(pairs),
+        "seed_of_run": metrics["seed"], "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

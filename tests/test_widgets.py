@@ -1,0 +1,135 @@
+"""What the forms do, without a browser: the same acts a person's hands cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pytest
+
+from rlhf_mini.rankings import RankingSession, RankingStore
+from rlhf_mini.widgets import Desk, PlainRanking, RankingWidget, ranking_widget
+from rlhf_mini.widgets.plain import groups
+
+ITEMS = [(f"Prompt {i}.", ["one", "two", "<b>three</b>"]) for i in range(3)]
+
+
+def session(folder: Path | None = None, annotator: str = "Ada") -> RankingSession:
+    return RankingSession(ITEMS, annotator, RankingStore(folder, annotator) if folder else None)
+
+
+def test_an_answer_is_on_the_disk_when_the_view_says_saved(tmp_path: Path) -> None:
+    desk = Desk(session(tmp_path))
+    view = desk.do({"act": "submit", "turn": 0, "ranking": [[0], [1, 2]]})
+    assert (view["saved"], view["done"], view["turn"]) == ("ranking saved", 1, 1)
+    assert len(RankingStore(tmp_path, "Ada").records()) == 1
+
+
+def test_without_a_store_nothing_is_called_saved() -> None:
+    assert "memory only" in Desk(session()).do({"act": "skip"})["saved"]
+
+
+def test_an_answer_to_what_is_no_longer_shown_does_nothing() -> None:
+    desk = Desk(session())
+    desk.do({"act": "skip", "turn": 0})
+    assert desk.do({"act": "skip", "turn": 0})["done"] == 1
+
+
+def test_an_answer_that_cannot_be_used_keeps_the_item_and_says_why() -> None:
+    desk = Desk(session())
+    before = desk.view()
+    view = desk.do({"act": "submit", "turn": 0, "ranking": [[0]]})
+    assert view["error"].startswith("ranking is [[0]]")
+    assert {**view, "error": ""} == before
+
+
+@pytest.mark.parametrize("act", [{}, {"act": "sing"}, {"act": "submit", "ranking": "x"}, {"act": "undo"}])
+def test_strange_acts_are_errors_in_the_view(act: dict[str, Any]) -> None:
+    assert Desk(session()).do(act)["error"]
+
+
+def test_a_disk_that_is_full_is_said_at_once(tmp_path: Path) -> None:
+    desk = Desk(session(tmp_path / "folder"))
+    (tmp_path / "folder").write_text("a file is in the way")
+    view = desk.do({"act": "skip", "turn": 0})
+    assert "not saved" in view["error"] and view["done"] == 0 and not view["saved"]
+
+
+def test_the_clock_starts_when_the_item_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100.0, 200.0, 205.5, 205.5])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    desk = Desk(session())
+    desk.view()  # made at 100
+    desk.do({"act": "seen", "turn": 0})  # in sight at 200
+    desk.do({"act": "submit", "turn": 0, "ranking": [[0], [1], [2]]})
+    assert desk.session.records[0].seconds == 5.5
+
+
+def test_after_a_restart_the_widget_goes_on_where_the_person_was(tmp_path: Path) -> None:
+    first = RankingWidget(session(tmp_path))
+    first.act(act="submit", ranking=[[2], [1], [0]])
+    second = RankingWidget(session(tmp_path))
+    assert (second.view["done"], second.view["can_undo"]) == (1, True)
+    assert second.act(act="undo")["done"] == 0
+
+
+def test_messages_of_the_page_are_acts() -> None:
+    widget = RankingWidget(session())
+    widget._receive(widget, {"act": "skip", "turn": 0}, [])
+    widget._receive(widget, "noise", [])
+    assert widget.view["done"] == 1
+
+
+def test_rating_becomes_points_and_a_ranking() -> None:
+    widget = RankingWidget(session(), rating=True)
+    widget.act(act="submit", ratings=[7, 1, 7])
+    (record,) = widget.desk.session.records
+    assert record.kind == "rating" and len(record.ranking) == 2
+
+
+def test_the_widget_finishes() -> None:
+    widget = RankingWidget(session())
+    for _ in ITEMS:
+        widget.act(act="skip")
+    assert widget.view["finished"] and widget.view["shown"] == []
+    assert "all 3 items are done" in widget.act(act="skip")["error"]
+
+
+def test_nothing_is_fetched_from_elsewhere() -> None:
+    here = Path(__file__).parent.parent / "rlhf_mini" / "widgets"
+    for name in ("ranking.js", "ranking.css"):
+        text = (here / name).read_text()
+        assert "http" not in text and "import" not in text and "innerHTML" not in text
+
+
+def test_the_plain_form_ranks_by_places() -> None:
+    form = ranking_widget(session(), plain=True)
+    assert isinstance(form, PlainRanking)
+    for choice, place in zip(form.choices, (2, 1, 2), strict=True):
+        choice.value = place
+    form.buttons["Submit"].click()
+    (record,) = form.desk.session.records
+    assert [sorted(map(record.shown_order.index, group)) for group in record.ranking] == [[1], [0, 2]]
+
+
+def test_the_plain_form_waits_for_every_choice() -> None:
+    form = PlainRanking(session())
+    form.choices[0].value = 1
+    form.buttons["Submit"].click()
+    assert not form.desk.session.records and "choose for every text" in form.message.value
+
+
+def test_the_plain_form_shows_text_as_text() -> None:
+    def walk(widget: Any) -> list[str]:
+        own = [widget.value] if isinstance(widget, ipywidgets.HTML) else []
+        return own + [text for child in getattr(widget, "children", ()) for text in walk(child)]
+
+    html = " ".join(walk(PlainRanking(session())))
+    assert "&lt;b&gt;three" in html and "<b>three" not in html
+
+
+@pytest.mark.parametrize(("places", "wanted"), [
+    ([1, 2, 3], [[0], [1], [2]]), ([2, 1, 2], [[1], [0, 2]]), ([5, 5], [[0, 1]])])
+def test_places_become_tie_groups(places: list[int], wanted: list[list[int]]) -> None:
+    assert groups(places) == wanted

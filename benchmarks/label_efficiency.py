@@ -1,8 +1,8 @@
 """How many labels does a reward model need, and what does a whole ranking tell that a best-of-four does not?
 
 Fits reward models on the first 25, 50, ... rankings of a finished run, each time as full rankings (Plackett-Luce), as
-the pairs in them (Bradley-Terry) and as the winner alone: the same human effort, used in three ways. Every fit sees
-each ranking equally often. Accuracy is on the pairs of the run's held-out prompts.
+the pairs in them (Bradley-Terry) and as the winner alone: the same human effort, used in three ways. Fits on the
+same number of rankings see each equally often. Accuracy is on the pairs of the run's held-out prompts.
 
     python -m rlhf_mini run --out runs/0
     python benchmarks/label_efficiency.py --run runs/0 --out assets/label_efficiency.json

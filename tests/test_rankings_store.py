@@ -164,6 +164,20 @@ def test_a_folder_that_cannot_be_synced_leaves_no_record(tmp_path: Path, monkeyp
     assert ids(store.records()) == [0]
 
 
+def test_a_read_only_disk_above_the_folder_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def read_only(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EROFS, "Read-only file system")
+        real(file)
+
+    monkeypatch.setattr("rlhf_mini.rankings.durable.os.fsync", read_only)
+    store = RankingStore(tmp_path / "new", "Ada")
+    store.append(mapping(0))
+    assert ids(store.records()) == [0]
+
+
 def test_a_batch_is_synced_before_it_returns(tmp_path: Path, calls: Calls) -> None:
     store = RankingStore(tmp_path, "Ada")
     with pytest.raises(KeyboardInterrupt), store.batch():

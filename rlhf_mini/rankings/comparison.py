@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -49,8 +49,8 @@ class Agreement:
 
     annotators: dict[str, Annotator]
     alpha: Figure  # Krippendorff's, ordinal: 1 is full agreement, 0 is chance
-    agreement: dict[tuple[str, str], Figure] = field(default_factory=dict)  # share of pairs ordered alike
-    tau: dict[tuple[str, str], Figure] = field(default_factory=dict)  # Kendall's tau-b, -1 to 1
+    agreement: dict[tuple[str, str], Figure]  # share of pairs ordered alike
+    tau: dict[tuple[str, str], Figure]  # Kendall's tau-b, -1 to 1
 
 
 def agreement(records: Iterable[Ranking | Mapping[str, Any]]) -> Agreement:

@@ -147,7 +147,8 @@ def _sync_folder(folder: Path) -> None:
         try:
             os.fsync(names)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # some network folders know no such call: no more can be done
+            # Some network folders know no such call, and a read-only disk holds no new name: no more can be done.
+            if error.errno not in (errno.EINVAL, errno.EROFS):
                 raise
 
 

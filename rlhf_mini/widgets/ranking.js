@@ -125,8 +125,7 @@ function render({ model, el }) {
 
   function card(text, position) {
     const made = element("div", "rlhf-card", undefined, {
-      tabindex: position === focused ? "0" : "-1", draggable: String(!view.rating),
-      role: view.rating ? "group" : "button",
+      tabindex: position === focused ? "0" : "-1", role: view.rating ? "group" : "button",
     });
     made.append(element("span", "rlhf-number", String(position + 1), { "aria-hidden": "true" }));
     made.append(element("div", "rlhf-text", text));

@@ -39,7 +39,7 @@ class RankingWidget(anywidget.AnyWidget):
 
     def _receive(self, widget: Any, content: Any, buffers: Any) -> None:
         if isinstance(content, dict):
-            self.act(**content)
+            self.view = self.desk.do(content)
             self.send({"turn": self.desk.turn, "error": self.desk.error})  # an answer, even if nothing changed
 
 

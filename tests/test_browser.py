@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 REQUIRED = os.environ.get("RLHF_MINI_BROWSER") == "required"  # set by .ci/run: there, a skip would hide a missing part
 ROOT = Path(__file__).parent.parent
 TOKEN = "test"
+PATIENCE = 120_000  # ms; a busy machine takes its time
+READY = """async () => {
+    if (document.querySelector(".jp-Dialog")) return true;
+    const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
+    if (!context?.isReady || context.session?.kernel?.connectionStatus !== "connected") return false;
+    await context.session.kernel.info;
+    return context.session.kernel.status === "idle";
+}"""
 HOSTILE = ['<img src=x onerror="window.hacked=1">', "**bold** <script>window.hacked=2</script>", "plain", "<b>b</b>"]
 CELL = """
 from rlhf_mini.rankings import RankingSession, RankingStore
@@ -68,7 +77,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--ip=127.0.0.1",
              f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
-             "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
+             "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
+             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
             env=environment, stdout=log, stderr=log)
         try:
             yield address(private / "runtime", server), folder
@@ -104,7 +114,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.set_default_timeout(40_000)
+    page.set_default_timeout(PATIENCE)
     yield page
     page.close()
 
@@ -115,14 +125,34 @@ def opened(page: Any, lab: tuple[str, Path], name: str) -> None:
 
 
 def run_cell(page: Any) -> None:
-    page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
-    page.keyboard.press("Shift+Enter")
+    """Run the one cell of a notebook without outputs, until it has run.
+
+    On a busy machine JupyterLab may lose sight of a kernel that it has just started. Then it drops the cell, or asks
+    which kernel to take; a person would take the one offered and run the cell again.
+    """
+    from playwright.sync_api import TimeoutError
+
+    code = page.locator(".jp-Notebook .jp-CodeCell").first
+    for _ in range(10):
+        page.wait_for_function(READY)
+        if (dialog := page.locator(".jp-Dialog")).count():
+            dialog.locator("button.jp-mod-accept").click()
+            continue
+        if any(digit in code.locator(".jp-InputPrompt").inner_text() for digit in "123456789"):
+            break
+        with suppress(TimeoutError):  # such a question came in between
+            code.locator(".cm-content").click(timeout=5000)
+            page.keyboard.press("Control+Enter")
+            page.wait_for_timeout(1000)
+    page.locator(".jp-OutputArea-output").first.wait_for()
 
 
 def restart_kernel(page: Any) -> None:
+    """By the menu, with the outputs cleared: what is seen afterwards is new."""
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.locator(".lm-Menu-item").filter(has_text="Restart Kernel…").click()
+    page.locator(".lm-Menu-item").filter(has_text="Restart Kernel and Clear Outputs of All Cells…").click()
     page.get_by_role("button", name="Confirm Kernel Restart").click()
+    page.wait_for_function("document.querySelectorAll('.jp-OutputArea-output').length === 0")
 
 
 def held(lab: tuple[str, Path], name: str) -> list[Ranking]:

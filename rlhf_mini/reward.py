@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,12 @@ def plackett_luce_losses(scores: Tensor, competes: Tensor) -> Tensor:
     return (rivals.logsumexp(-1) - scores).sum(-1)
 
 
+def bradley_terry_losses(scores: Tensor, competes: Tensor) -> Tensor:
+    """Every strictly ranked pair of a prompt on its own, summed: the ranking exploded. Shapes as above."""
+    margins = scores[:, :, None] - scores[:, None, :]  # (N, K, K): i against j
+    return -F.logsigmoid(margins).masked_fill(~above(competes), 0.0).sum((1, 2))
+
+
 def competition(rankings: Sequence[Sequence[Sequence[int]]], size: int) -> Tensor:
     """Whether completion i competes with j: j is i, or ranked strictly below. Shapes: -> (N, size, size) bool.
 
@@ -67,6 +73,11 @@ def competition(rankings: Sequence[Sequence[Sequence[int]]], size: int) -> Tenso
             level[row, list(group)] = depth
     below = (level[:, None, :] > level[:, :, None]) & (level[:, :, None] >= 0)
     return below | torch.eye(size, dtype=torch.bool)
+
+
+def above(competes: Tensor) -> Tensor:
+    """Whether completion i is ranked strictly above j. Shapes: (N, K, K) from `competition` -> (N, K, K) bool."""
+    return competes & ~torch.eye(competes.shape[-1], dtype=torch.bool, device=competes.device)
 
 
 def checked_ranking(ranking: Sequence[Sequence[int]], size: int) -> Sequence[Sequence[int]]:
@@ -171,9 +182,9 @@ def token_rows(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Sequ
 # --- fitting and measuring --------------------------------------------------------------------------------------
 
 
-def fit_reward(model: Any, tokenizer: Any, examples: Sequence[Example],
-               config: RewardConfig) -> Iterator[dict[str, float]]:
-    """Fit the model to rankings by the Plackett-Luce loss.
+def fit_reward(model: Any, tokenizer: Any, examples: Sequence[Example], config: RewardConfig,
+               losses: Callable[[Tensor, Tensor], Tensor] = plackett_luce_losses) -> Iterator[dict[str, float]]:
+    """Fit the model to rankings by the Plackett-Luce loss, or another of scores and competition.
 
     Yields per step: step, loss (nats per ranking), accuracy (pairs in the right order, this pass so far),
     learning_rate. Raises: InputError where the rankings are not valid or prefer nothing to anything.
@@ -191,7 +202,7 @@ def fit_reward(model: Any, tokenizer: Any, examples: Sequence[Example],
         batch = next(batches)
         with dropout(model, config.dropout, config.seed + step):
             scores = score_rankings(model, [rows[i] for i in batch], competes.shape[-1])  # (N, K)
-        loss = plackett_luce_losses(scores, competes[batch]).mean()
+        loss = losses(scores, competes[batch]).mean()
         check_loss(loss.item(), step + 1, rate)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -242,9 +253,9 @@ def score_rankings(model: Any, rows: Sequence[Sequence[Sequence[int]]], size: in
 
 def pairs_in_order(scores: Tensor, competes: Tensor) -> tuple[int, int]:
     """How many strictly ranked pairs the scores put in the right order, and how many there are."""
-    above = competes & ~torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)  # i ranked above j
-    right = (scores[:, :, None] > scores[:, None, :]) & above
-    return int(right.sum()), int(above.sum())
+    pairs = above(competes)
+    right = (scores[:, :, None] > scores[:, None, :]) & pairs
+    return int(right.sum()), int(pairs.sum())
 
 
 def normalise(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Sequence[str],

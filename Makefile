@@ -6,7 +6,7 @@ OUT    ?= runs/tiny-tales-gpt2
 SEEDS  ?= 3 4 5 6 7
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types check run quick pretrain seeds benchmark wheel clean
+.PHONY: help venv test lint types check run quick pretrain seeds benchmark labels notebooks bugs wheel clean
 
 help:       ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -41,6 +41,16 @@ seeds:      ## the five seeds of the README table, into assets/seeds.json
 
 benchmark:  ## a PPO iteration beside a naive one, into assets/benchmark.json
 	PYTHONPATH=. $(PYTHON) benchmarks/ppo_iteration.py --out assets/benchmark.json
+
+labels:     ## accuracy against the number of labels, into assets/label_efficiency.json (an hour)
+	$(PYTHON) -m rlhf_mini run --seed 3 --out runs/3
+	PYTHONPATH=. $(PYTHON) benchmarks/label_efficiency.py --run runs/3 --out assets/label_efficiency.json
+
+notebooks:  ## run every notebook and store what it shows
+	$(PYTHON) notebooks/execute.py
+
+bugs:       ## put bugs into the package, one at a time, and see a notebook notice each
+	$(PYTHON) tests/seed_bugs.py
 
 wheel:      ## a wheel with the checkpoint inside, into dist/
 	$(PYTHON) -m build --wheel

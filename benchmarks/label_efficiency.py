@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlhf_mini import rankings
+from rlhf_mini import plots, rankings
 from rlhf_mini.config import RewardConfig, RunConfig
 from rlhf_mini.evaluate import reward_model_metrics
 from rlhf_mini.language_model import load_language_model
@@ -82,9 +82,11 @@ def main() -> None:
                 accuracy = fitted_accuracy(sft, tokenizer, labels, form, pairs, seed)
                 results.append({"rankings": size, "seed": seed, "form": form, "accuracy": accuracy})
                 print(json.dumps(results[-1]), flush=True)
-    arguments.out.write_text(json.dumps({
-        "ceiling": metrics["reward_model"]["accuracy_ceiling"], "pairs_test": len(pairs),
-        "seed_of_run": metrics["seed"], "results": results}, indent=1) + "\n")
+    recorded = {"ceiling": metrics["reward_model"]["accuracy_ceiling"], "pairs_test": len(pairs),
+                "seed_of_run": metrics["seed"], "results": results}
+    arguments.out.write_text(json.dumps(recorded, indent=1) + "\n")
+    figure = plots.labels_against_accuracy(recorded).figure
+    figure.savefig(arguments.out.with_suffix(".png"), dpi=130, bbox_inches="tight")
 
 
 if __name__ == "__main__":

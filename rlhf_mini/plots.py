@@ -37,6 +37,11 @@ LOOKS = {
     "ppo_no_kl": Look(MODELS["ppo_no_kl"], "#D55E00", "--", "s"),
 }
 ARMS = ("ppo", "ppo_no_kl")
+LABEL_FORMS = {  # form in label_efficiency.json: how the same rankings are used
+    "full": Look("whole rankings (Plackett–Luce)", "#0072B2", "-", "o"),
+    "exploded": Look("the pairs in them (Bradley–Terry)", "#009E73", "--", "s"),
+    "top_1": Look("the winner alone", "#D55E00", "-.", "^"),
+}
 
 QUANTITIES = {  # key of history.jsonl: (title, unit)
     "score": ("Score from the reward model", "s.d. of SFT endings"),
@@ -192,6 +197,38 @@ def who_agrees(found: Agreement, ax: Axes | None = None) -> Axes:
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     ax.set_xlabel("of the pairs that both put in an order, the share ordered alike; chance is 50%", fontsize=9)
+    return ax
+
+
+def labels_against_accuracy(recorded: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """Accuracy over the number of rankings, for each form that they are used in: median and range of the seeds.
+
+    `recorded` is what `benchmarks/label_efficiency.py` writes; the ceiling is drawn where it is known.
+    """
+    ax = _axes(ax, "How many labels does a reward model need?", "rankings of four endings (log scale)",
+               "accuracy (fraction of held-out pairs)")
+    results = recorded["results"]
+    sizes = sorted({row["rankings"] for row in results})
+    for form, look in LABEL_FORMS.items():
+        found = [[row["accuracy"] for row in results if (row["form"], row["rankings"]) == (form, size)]
+                 for size in sizes]
+        known = [(size, np.median(values), min(values), max(values))
+                 for size, values in zip(sizes, found, strict=True) if values]
+        if known:
+            x, middle, low, high = np.array(known).T
+            ax.fill_between(x, low, high, color=look.color, alpha=0.15, linewidth=0)
+            ax.plot(x, middle, color=look.color, linestyle=look.dash, marker=look.marker, markersize=5,
+                    label=look.label)
+    if not math.isnan(ceiling := number(recorded.get("ceiling"))):
+        ax.axhline(ceiling, color="#555555", linestyle="--", linewidth=1.2, label=f"ceiling, {ceiling:.1%}")
+    ax.axhline(0.5, color="#555555", linestyle=":", linewidth=1.2, label="chance")
+    ax.set_xscale("log")
+    ax.set_xticks(sizes, [f"{size}" for size in sizes])
+    ax.set_xticks([], minor=True)
+    _legend_or_note(ax, bool(sizes), "no fit has been recorded")
+    if (legend := ax.get_legend()) is not None:
+        legend.set_loc("lower right")  # where no curve comes
+        legend.set_bbox_to_anchor((1, 0.07), ax.transAxes)
     return ax
 
 

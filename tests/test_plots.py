@@ -135,3 +135,41 @@ def test_stages_can_show_the_proxy_where_gold_is_unknown() -> None:
     ax = plots.stages(metrics, "proxy_mean")
     assert "Proxy" in ax.get_title(loc="left")
     assert [text.get_text() for text in ax.texts] == ["+0.00"]
+
+
+def label_efficiency() -> dict[str, Any]:
+    """Three seeds at two sizes, in two of the three forms."""
+    accuracies = {("full", 25): (0.7, 0.6, 0.65), ("full", 100): (0.8, 0.75, 0.7),
+                  ("top_1", 25): (0.5, 0.6, 0.55), ("top_1", 100): (0.6, 0.65, 0.7)}
+    return {"ceiling": 0.87, "results": [
+        {"rankings": size, "seed": seed, "form": form, "accuracy": accuracy}
+        for (form, size), found in accuracies.items() for seed, accuracy in enumerate(found)]}
+
+
+def test_labels_against_accuracy_draws_the_median_and_the_range_of_the_seeds() -> None:
+    ax: Any = plots.labels_against_accuracy(label_efficiency())
+    drawn = lines(ax)
+    full, winner = drawn[plots.LABEL_FORMS["full"].label], drawn[plots.LABEL_FORMS["top_1"].label]
+    assert list(full.get_xdata()) == [25, 100]
+    assert list(full.get_ydata()) == [0.65, 0.75]
+    assert list(winner.get_ydata()) == [0.55, 0.65]
+    bands = [sorted({tuple(point) for point in band.get_paths()[0].vertices}) for band in ax.collections]
+    assert bands[0] == [(25, 0.6), (25, 0.7), (100, 0.7), (100, 0.8)]
+    assert full.get_linestyle() != winner.get_linestyle()
+    assert full.get_marker() != winner.get_marker()
+
+
+def test_labels_against_accuracy_has_sizes_below_and_ceiling_and_chance_as_lines() -> None:
+    ax: Any = plots.labels_against_accuracy(label_efficiency())
+    drawn = lines(ax)
+    assert ax.get_xscale() == "log"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["25", "100"]
+    assert (list(drawn["ceiling, 87.0%"].get_ydata()), drawn["ceiling, 87.0%"].get_linestyle()) == ([0.87, 0.87], "--")
+    assert (list(drawn["chance"].get_ydata()), drawn["chance"].get_linestyle()) == ([0.5, 0.5], ":")
+    assert "fraction" in ax.get_ylabel()
+
+
+def test_labels_against_accuracy_without_a_ceiling_or_any_fit_says_so() -> None:
+    ax: Any = plots.labels_against_accuracy({"ceiling": None, "results": []})
+    assert set(lines(ax)) == {"chance"}
+    assert [text.get_text() for text in ax.texts] == ["no fit has been recorded"]

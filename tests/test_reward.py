@@ -19,8 +19,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2
 from rlhf_mini.config import RewardConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import pad_right, save_language_model
+from rlhf_mini.rankings import RankingSession, RankingStore, current
 from rlhf_mini.reward import (
     bradley_terry_loss,
+    bradley_terry_losses,
     competition,
     fit_reward,
     load_reward_model,
@@ -133,6 +135,14 @@ def test_only_differences_of_scores_matter(data: Any, shift: float) -> None:
     scores = torch.tensor(data.draw(numbers(sum(map(len, ranking)))), dtype=torch.float64)
     assert plackett_luce_loss(scores + shift, ranking).item() == pytest.approx(
         plackett_luce_loss(scores, ranking).item(), abs=1e-8)
+
+
+def test_a_ranking_exploded_into_pairs_by_hand() -> None:
+    scores = torch.tensor([[2.0, 0.5, 1.0], [2.0, 0.5, 9.0]])
+    losses = bradley_terry_losses(scores, competition([[[0], [1, 2]], [[1], [0]]], 3))
+    chosen, rejected = torch.tensor([[2.0], [2.0], [0.5]]), torch.tensor([[0.5], [1.0], [2.0]])
+    pairs = [bradley_terry_loss(a, b).item() for a, b in zip(chosen, rejected, strict=True)]
+    assert losses.tolist() == pytest.approx([pairs[0] + pairs[1], pairs[2]])
 
 
 def test_slots_without_a_completion_take_no_gradient() -> None:
@@ -338,6 +348,20 @@ def test_fitting_learns_the_ranking(rewarder: Any) -> None:
     accuracy, margins = pair_accuracy(model, tokenizer, [(p, ENDINGS[2], ENDINGS[3]) for p in OPENINGS])
     assert accuracy == 1 and bool((margins > 0).all())
     assert pair_accuracy(model, tokenizer, [(p, ENDINGS[3], ENDINGS[2]) for p in OPENINGS])[0] == 0
+
+
+def test_ratings_teach_as_rankings_do(rewarder: Any, tmp_path: Path) -> None:
+    model, tokenizer = rewarder
+    session = RankingSession([(opening, ENDINGS) for opening in OPENINGS], "Ada", RankingStore(tmp_path, "Ada"))
+    points = dict(zip(ENDINGS, [5, 3, 7, 1, 5], strict=True))  # the order of `examples`
+    while session.current:
+        session.rate([points[text] for text in session.current.shown])
+    rated = [(judged.prompt, judged.completions, judged.ranking) for judged in current(session.records)]
+    config = RewardConfig(epochs=25, batch_size=5, learning_rate=5e-3)
+    *_, last = fit_reward(model, tokenizer, rated, config, bradley_terry_losses)
+    assert last["accuracy"] > 0.95
+    scores = score_texts(model, tokenizer, PROMPTS, COMPLETIONS).view(len(OPENINGS), len(ENDINGS))
+    assert bool((scores[:, 2] > scores[:, 0]).all() and (scores[:, 1] > scores[:, 3]).all())
 
 
 def test_fitting_depends_on_its_seed_only(tiny_model: Any, tiny_tokenizer: Any) -> None:

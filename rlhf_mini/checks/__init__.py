@@ -1,0 +1,14 @@
+"""Checks for the exercises of the notebooks: each calls your function on small cases and prints what it found.
+
+`diagnose` does the checking; the other modules hold, for each exercise, its cases and the usual wrong answers.
+"""
+
+from rlhf_mini.checks.advantages import check_gae
+from rlhf_mini.checks.kl_terms import check_k3, check_shaped_rewards
+from rlhf_mini.checks.preferences import check_pair_loss, check_plackett_luce
+from rlhf_mini.checks.scales import check_adapt_kl_coef, check_whiten
+from rlhf_mini.checks.surrogate import check_policy_loss
+from rlhf_mini.checks.tokens import check_sft_loss, check_token_logprobs
+
+__all__ = ["check_adapt_kl_coef", "check_gae", "check_k3", "check_pair_loss", "check_plackett_luce",
+           "check_policy_loss", "check_sft_loss", "check_shaped_rewards", "check_token_logprobs", "check_whiten"]

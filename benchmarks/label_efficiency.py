@@ -18,6 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+
 from rlhf_mini import plots, rankings
 from rlhf_mini.config import RewardConfig, RunConfig
 from rlhf_mini.evaluate import reward_model_metrics
@@ -85,8 +87,8 @@ def main() -> None:
     recorded = {"ceiling": metrics["reward_model"]["accuracy_ceiling"], "pairs_test": len(pairs),
                 "seed_of_run": metrics["seed"], "results": results}
     arguments.out.write_text(json.dumps(recorded, indent=1) + "\n")
-    figure = plots.labels_against_accuracy(recorded).figure
-    figure.savefig(arguments.out.with_suffix(".png"), dpi=130, bbox_inches="tight")
+    plots.labels_against_accuracy(recorded)
+    plt.savefig(arguments.out.with_suffix(".png"), dpi=130, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may reach for the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# One thread, for the notebooks' kernels too: the same sums on any number of cores, and no waiting on a busy one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import copy
 import json

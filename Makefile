@@ -43,7 +43,7 @@ benchmark:  ## a PPO iteration beside a naive one, into assets/benchmark.json
 	PYTHONPATH=. $(PYTHON) benchmarks/ppo_iteration.py --out assets/benchmark.json
 
 labels:     ## accuracy against the number of labels, into assets/label_efficiency.json (an hour)
-	$(PYTHON) -m rlhf_mini run --seed 3 --out runs/3
+	test -s runs/3/metrics.json || $(PYTHON) -m rlhf_mini run --seed 3 --out runs/3
 	PYTHONPATH=. $(PYTHON) benchmarks/label_efficiency.py --run runs/3 --out assets/label_efficiency.json
 
 notebooks:  ## run every notebook and store what it shows

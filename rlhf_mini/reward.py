@@ -18,7 +18,8 @@ from rlhf_mini.checkpoints import check_fit, load_pretrained, load_tokenizer, re
 from rlhf_mini.config import RewardConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import PAD, context_length, encode_endings, encode_prompts, pad_right
-from rlhf_mini.sft import adamw, check_loss, epochs, schedule, set_rate
+from rlhf_mini.optimisers import adamw, schedule, set_rate
+from rlhf_mini.sft import check_loss, epochs
 
 Example = tuple[str, Sequence[str], Sequence[Sequence[int]]]  # prompt, completions, tie groups (best first)
 

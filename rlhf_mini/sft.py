@@ -14,6 +14,7 @@ from torch import Tensor
 from rlhf_mini.config import PretrainConfig, SFTConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import context_length, encode_endings, encode_prompts, pad_id, pad_right
+from rlhf_mini.optimisers import muon_and_adamw, schedule, set_rate
 
 POOL = 8192  # documents that are shuffled and sorted by length together
 SORTED_TOGETHER = 16  # batches of demonstrations that are
@@ -119,50 +120,6 @@ def encode_demonstrations(model: Any, tokenizer: Any, pairs: Sequence[tuple[str,
             raise InputError(f"the demonstration {opening[:60]!r} has {len(prompt) + len(ending)} tokens and the "
                              f"model sees {context}: shorten it")
     return [Example(prompt + ending, len(prompt)) for prompt, ending in zip(prompts, endings, strict=True)]
-
-
-# --- optimiser --------------------------------------------------------------------------------------------------
-
-
-def muon_and_adamw(model: Any, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices between the layers, AdamW for embeddings, biases and layer norms.
-
-    Muon makes every update of a matrix equally large in all directions. Scaled to AdamW's size of update, one
-    learning rate serves both.
-    Source: K. Jordan et al., "Muon" (2024); the scale is that of J. Liu et al., arXiv:2502.16982.
-    """
-    embeddings = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
-    matrices: list[Tensor] = []
-    others: list[Tensor] = []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            inner = parameter.ndim == 2 and id(parameter) not in embeddings
-            (matrices if inner else others).append(parameter)
-    return [torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, weight_decay=0.0, betas=(0.9, 0.95), fused=True)]
-
-
-def adamw(model: Any, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW that decays matrices but neither biases nor layer norms."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-              {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
-
-
-def schedule(progress: float, warmup: float) -> float:
-    """The learning rate's factor: up in a line over the warm-up, then down in a line to 0 at progress 1."""
-    if progress < warmup:
-        return max(progress, 0.05 * warmup) / warmup  # the first step, too, should move
-    return max(0.0, (1 - progress) / (1 - warmup)) if warmup < 1 else 1.0
-
-
-def set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> float:
-    """Set the learning rate of every group, and return it."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-    return rate
 
 
 def check_loss(loss: float, step: int, rate: float) -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from rlhf_mini.config import PretrainConfig, SFTConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import encode_endings, encode_prompts, frozen_copy, pad_id
+from rlhf_mini.optimisers import adamw
 from rlhf_mini.sft import (
     Example,
-    adamw,
     alike,
     cut,
     encode_demonstrations,
@@ -25,9 +25,7 @@ from rlhf_mini.sft import (
     fit_next_token,
     length_bucketed,
     mean_loss,
-    muon_and_adamw,
     next_token_losses,
-    schedule,
     train_lm,
     train_sft,
 )
@@ -157,29 +155,6 @@ def test_training_says_nothing(tiny_model: Any, tiny_tokenizer: Any, capfd: pyte
     list(train_lm(tiny_model, [[2, 3, 0], [2, 3, 4, 5, 0]], PretrainConfig(), eos_id=0, pad_id=1))
     mean_loss(tiny_model, tiny_tokenizer, PAIRS)
     assert capfd.readouterr() == ("", "") and not recwarn.list
-
-
-def test_matrices_decay_and_biases_do_not(tiny_model: Any) -> None:
-    decayed, others = adamw(tiny_model, weight_decay=0.1).param_groups
-    assert decayed["weight_decay"] == 0.1 and {p.ndim for p in decayed["params"]} == {2}
-    assert others["weight_decay"] == 0 and {p.ndim for p in others["params"]} == {1}
-
-
-def test_muon_and_adamw_share_the_parameters_between_them(tiny_model: Any) -> None:
-    optimizers = muon_and_adamw(tiny_model, weight_decay=0.1)
-    held = [[id(p) for group in optimizer.param_groups for p in group["params"]] for optimizer in optimizers]
-    assert sorted([*held[0], *held[1]]) == sorted(id(p) for p in tiny_model.parameters())
-    assert held[0] and set(held[0]) == {id(p) for p in tiny_model.transformer.h.parameters() if p.ndim == 2}
-
-
-@pytest.mark.parametrize(("progress", "factor"), [(0.05, 0.5), (0.1, 1.0), (0.55, 0.5), (1.0, 0.0), (1.2, 0.0)])
-def test_the_schedule_by_hand(progress: float, factor: float) -> None:
-    assert schedule(progress, warmup=0.1) == pytest.approx(factor)
-
-
-def test_the_schedule_moves_at_the_first_step_and_without_warm_up() -> None:
-    assert schedule(0.0, warmup=0.1) > 0 and schedule(0.0, warmup=0.0) == 1
-    assert schedule(0.5, warmup=1.0) == 0.5 and schedule(1.0, warmup=1.0) >= 0
 
 
 # --- batches ----------------------------------------------------------------------------------------------------

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
+from rlhf_mini.cache import roomy_cache
 from rlhf_mini.errors import InputError
 from rlhf_mini.kl import token_logprobs
 from rlhf_mini.language_model import check_prompts, decode_endings, encode_prompts, pad_id
 
+LEAVE = 1 / 8  # of the rows in the batch have ended: then they leave it, for leaving copies what the others know
 CHUNK_TOKENS = 2048  # go through the trunk at once: few enough for a CPU's cache, many enough to fill it
 
 
@@ -83,7 +84,8 @@ def sample(policy: nn.Module, prompt_ids: Sequence[Sequence[int]], *, max_new_to
            eos_id: int, pad_id: int, generator: torch.Generator) -> Rollout:
     """Let the policy write one ending per prompt, token by token, until its EOS or the limit.
 
-    Rows that have ended leave the batch. Each row has its own random numbers, so none depends on another.
+    Rows that have ended leave the batch, some at a time. Each row has its own random numbers, so none depends on
+    another.
     """
     trunk, head, value_head = trunk_and_head(policy)
     device = next(trunk.parameters()).device
@@ -96,27 +98,30 @@ def sample(policy: nn.Module, prompt_ids: Sequence[Sequence[int]], *, max_new_to
     lengths = torch.full((batch,), max_new_tokens, device=device)
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
 
-    rows = torch.arange(batch, device=device)  # the rows still writing
-    cache = DynamicCache()
+    rows = torch.arange(batch, device=device)  # of those still in the batch
+    writing = torch.ones_like(rows, dtype=torch.bool)
+    cache = roomy_cache()
     step_tokens, attention_mask, position_ids = prompt_tokens, prompt_mask.long(), positions(prompt_mask)
     for t in range(max_new_tokens):
         state = trunk(input_ids=step_tokens, attention_mask=attention_mask, position_ids=position_ids,
                       past_key_values=cache, use_cache=True).last_hidden_state[:, -1]  # (rows, D)
         logits = head(state)  # (rows, V)
         chosen = draw(logits, uniform[rows, t], temperature)
-        tokens[rows, t] = chosen
-        hidden[rows, t] = state
-        logp[rows, t] = token_logprobs(logits, chosen, temperature)
+        here = rows[writing]
+        tokens[here, t] = chosen[writing]
+        hidden[here, t] = state[writing]
+        logp[here, t] = token_logprobs(logits[writing], chosen[writing], temperature)
 
-        done = chosen == eos_id
+        done = writing & (chosen == eos_id)
         ended[rows[done]] = True
         lengths[rows[done]] = t + 1
-        if done.all():
+        writing &= ~done
+        if not writing.any():
             break
-        if done.any():
-            going = (~done).nonzero().squeeze(1)
-            rows, chosen, attention_mask, position_ids = (
-                x[going] for x in (rows, chosen, attention_mask, position_ids))
+        if writing.sum() <= (1 - LEAVE) * len(rows):
+            going = writing.nonzero().squeeze(1)
+            rows, writing, chosen, attention_mask, position_ids = (
+                x[going] for x in (rows, writing, chosen, attention_mask, position_ids))
             cache.reorder_cache(going)  # type: ignore[arg-type]
         step_tokens = chosen[:, None]
         position_ids = position_ids[:, -1:] + 1

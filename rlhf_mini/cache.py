@@ -1,0 +1,48 @@
+"""A key-value cache with room to grow: a step of sampling writes into it, where transformers' own copies all of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+ROOM = 32  # positions that are made at once
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values of one layer: views of the used part of one tensor. Shapes: (B, heads, positions, D) each."""
+
+    room: Tensor | None = None  # (2, B, heads, positions and more, D)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write the new states behind the old ones; returns all keys and values so far."""
+        used, new = self.get_seq_length(), torch.stack([key_states, value_states])
+        self.is_initialized = True
+        length = used + new.shape[-2]
+        if self.room is None or length > self.room.shape[-2]:
+            larger = new.new_empty(*new.shape[:-2], length + ROOM, new.shape[-1])
+            if self.room is not None:
+                larger[..., :used, :] = self.room[..., :used, :]
+            self.room = larger
+        self.room[..., used:length, :] = new
+        return self._show(length)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep these rows of the batch, in this order."""
+        assert self.room is not None
+        used = self.get_seq_length()
+        self.room = self.room.index_select(1, beam_idx)
+        self._show(used)
+
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+        assert self.room is not None
+        self.keys, self.values = self.room[..., :length, :]
+        return self.keys, self.values
+
+
+def roomy_cache() -> Cache:
+    """An empty cache for one batch."""
+    return Cache(layer_class_to_replicate=RoomyLayer)

@@ -1,0 +1,104 @@
+"""README and the guide for instructors: their snippets run in order, and their commands do what they say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+
+from rlhf_mini import cli, pipeline, rankings
+from rlhf_mini.config import RunConfig
+
+ROOT = Path(__file__).parent.parent
+README, GUIDE = ROOT / "README.md", ROOT / "notebooks" / "README.md"
+STANDS_FOR = {"DIR": "made", "PATH_OR_NAME": "assets/run-3/sft", "FILE...": "runs/class.jsonl", "FILE": "pooled.jsonl"}
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The fenced blocks of a page, in order: (language, text)."""
+    return re.findall(r"^```(python|sh)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The arguments of every `python -m rlhf_mini` on a page; words that stand for something are replaced by it."""
+    lines = [line.split("#")[0] for language, text in blocks(page) if language == "sh" for line in text.splitlines()]
+    found = [match[1] for line in lines for match in re.finditer(r"python3? -m rlhf_mini\b([^&|;]*)", line)]
+    return [[STANDS_FOR.get(word, word) for word in shlex.split(words)] for words in found]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to be in, with the assets and a finished run's history; pictures are drawn, not shown."""
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
+    (tmp_path / "runs" / "001").mkdir(parents=True)
+    shutil.copy(ROOT / "assets" / "run-3" / "history.jsonl", tmp_path / "runs" / "001")
+    return tmp_path
+
+
+def run_snippets(page: Path, then: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Run a page's Python in one namespace; after a block that holds a key of `then`, what it says."""
+    space: dict[str, Any] = {}
+    for language, text in blocks(page):
+        if language == "python":
+            exec(compile(text, str(page), "exec"), space)  # the page is part of this repository
+            for words, act in (then or {}).items():
+                if words in text:
+                    act(space)
+        elif "merge runs/class" in text:
+            assert cli.main(expanded(commands(page)[0])) == 0
+    plt.close("all")
+    return space
+
+
+def expanded(arguments: list[str]) -> list[str]:
+    """The arguments as a shell passes them on."""
+    return [name for word in arguments for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
+
+
+def rank(space: dict[str, Any]) -> None:
+    """What a person does with the widget: best, worst, middle."""
+    rankings.answer(space["session"], lambda prompt, shown: [[0], [2], [1]])
+
+
+def test_readmes_snippets_run(folder: Path) -> None:
+    space = run_snippets(README, {"RankingWidget(session)": rank})
+    assert space["reading"].coherent
+    assert len(rankings.to_pairs(space["records"])) == 3
+
+
+def test_the_guides_snippets_and_its_merge_run(folder: Path) -> None:
+    run_snippets(GUIDE)
+    assert (folder / "runs" / "class.png").stat().st_size > 10_000
+    assert len(list((folder / "runs" / "class").glob("*.jsonl"))) == 5
+
+
+def test_the_guides_run_of_a_class_learns_from_its_rankings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_snippets(GUIDE)
+    sized = pipeline.sized
+
+    def smaller(config: RunConfig) -> RunConfig:
+        config = sized(config)
+        return replace(config, samples=16, demonstrations=64, sft=replace(config.sft, steps=2),
+                       reward=replace(config.reward, epochs=1), ppo=replace(config.ppo, iterations=1, episodes=8))
+
+    monkeypatch.setattr(pipeline, "sized", smaller)
+    monkeypatch.setattr(pipeline, "NORMALISE_ON", 16)
+    monkeypatch.setattr(pipeline, "BEST_OF_PROMPTS", 4)
+    (arguments,) = [words for words in commands(GUIDE) if "--rankings" in words]
+    assert cli.main(arguments) == 0
+    assert (folder / "runs" / "class-run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("arguments", commands(README) + commands(GUIDE), ids=lambda words: " ".join(words) or "run")
+def test_every_command_is_one_that_the_parser_takes(arguments: list[str]) -> None:
+    name = arguments[0] if arguments and arguments[0] in cli.COMMANDS else "run"
+    cli.COMMANDS[name][0]().parse_args(arguments[1:] if arguments[:1] == [name] else arguments)

@@ -24,7 +24,7 @@ def execute(path: Path) -> float:
     """Run one notebook in place; returns the seconds it took. Nothing is written where a cell fails."""
     notebook: Any = nbformat.read(path, as_version=4)
     started = time.monotonic()
-    NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False,
+    NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False, coalesce_streams=True,
                    resources={"metadata": {"path": str(FOLDER)}}).execute()
     notebook.metadata = METADATA
     for cell in notebook.cells:

@@ -102,7 +102,7 @@ class PolicyWithValue(nn.Module):
         self.language_model = language_model
         head: Any = trunk_and_head(language_model)[1]
         self.value_head = nn.Linear(head.weight.shape[1], 1).to(head.weight)
-        nn.init.zeros_(self.value_head.weight)  # knows nothing: its first advantages are the rewards alone
+        nn.init.zeros_(self.value_head.weight)  # knows nothing: with λ = 1 its first advantages are the rewards to come
         nn.init.zeros_(self.value_head.bias)
 
     def forward(self, rollout: Rollout, temperature: float) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ OUT    ?= runs/tiny-tales-gpt2
 SEEDS  ?= 3 4 5 6 7
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types check run quick pretrain seeds benchmark labels notebooks bugs wheel clean
+.PHONY: help venv test lint types check run quick pretrain seeds benchmark labels sweep taste notebooks bugs wheel clean
 
 help:       ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -45,6 +45,12 @@ benchmark:  ## a PPO iteration beside a naive one, into assets/benchmark.json
 labels:     ## accuracy against the number of labels, into assets/label_efficiency.json (an hour)
 	test -s runs/3/metrics.json || $(PYTHON) -m rlhf_mini run --seed 3 --out runs/3
 	PYTHONPATH=. $(PYTHON) benchmarks/label_efficiency.py --run runs/3 --out assets/label_efficiency.json
+
+sweep:      ## the coefficients and the second round of notebook 07, into assets/sweep.json (an hour)
+	PYTHONPATH=. $(PYTHON) benchmarks/sweep.py --run assets/run-3 --out assets/sweep.json --work runs/sweep
+
+taste:      ## the tastes and seeds of notebook 08, into assets/taste.json (half an hour)
+	PYTHONPATH=. $(PYTHON) benchmarks/taste.py --run assets/run-3 --out assets/taste.json --tastes gloomy
 
 notebooks:  ## run every notebook and store what it shows
 	$(PYTHON) notebooks/execute.py

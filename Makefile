@@ -46,11 +46,11 @@ labels:     ## accuracy against the number of labels, into assets/label_efficien
 	test -s runs/3/metrics.json || $(PYTHON) -m rlhf_mini run --seed 3 --out runs/3
 	PYTHONPATH=. $(PYTHON) benchmarks/label_efficiency.py --run runs/3 --out assets/label_efficiency.json
 
-sweep:      ## the coefficients and the second round of notebook 07, into assets/sweep.json (an hour)
+sweep:      ## the coefficients and the second round of notebook 07, into assets/sweep.json (80 minutes)
 	PYTHONPATH=. $(PYTHON) benchmarks/sweep.py --run assets/run-3 --out assets/sweep.json --work runs/sweep
 
-taste:      ## the tastes and seeds of notebook 08, into assets/taste.json (half an hour)
-	PYTHONPATH=. $(PYTHON) benchmarks/taste.py --run assets/run-3 --out assets/taste.json --tastes gloomy
+taste:      ## the tastes and seeds of notebook 08, into assets/taste.json (an hour)
+	PYTHONPATH=. $(PYTHON) benchmarks/taste.py --run assets/run-3 --out assets/taste.json
 
 notebooks:  ## run every notebook and store what it shows
 	$(PYTHON) notebooks/execute.py

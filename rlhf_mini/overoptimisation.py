@@ -22,7 +22,7 @@ from rlhf_mini import plots
 from rlhf_mini.errors import InputError
 
 Run = Mapping[str, Any]
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
 DASHES, MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X", "*")
 KINDS = {"gold": ("gold reward", GREEN, "o", "-"), "proxy": ("proxy reward", ORANGE, "s", "--")}
 
@@ -96,13 +96,22 @@ def correlation_given(a: Sequence[float], b: Sequence[float], given: Sequence[fl
 
 def overused(after: Iterable[str], before: Iterable[str], words: int = 3,
              count: int = 8) -> list[tuple[str, float, float]]:
-    """The phrases whose share of endings has grown most: (phrase, share after, share before), each from 0 to 1.
+    """Phrases whose share of endings has grown most: (phrase, share after, share before), each from 0 to 1.
 
-    A phrase is that many words in a row; marks and capitals do not count.
+    A phrase is that many words in a row; marks and capitals do not count. Each is the one that has grown most among
+    the endings without those above it: so a sentence that is written all the time is named once and not in pieces.
     """
-    now, then = _shares(after, words), _shares(before, words)
-    grown = sorted(now, key=lambda phrase: (then.get(phrase, 0.0) - now[phrase], phrase))
-    return [(phrase, now[phrase], then.get(phrase, 0.0)) for phrase in grown[:count]]
+    told, found = list(after), []
+    now, then, left = _shares(told, words), _shares(before, words), told
+    while len(found) < count:
+        new = {phrase: share * len(left) / len(told) - then.get(phrase, 0.0)
+               for phrase, share in _shares(left, words).items()}
+        phrase = min(new, key=lambda phrase: (-new[phrase], phrase), default="")
+        if new.get(phrase, 0.0) <= 0:
+            break
+        found.append((phrase, now[phrase], then.get(phrase, 0.0)))
+        left = [ending for ending in left if phrase not in _shares([ending], words)]
+    return found
 
 
 def _shares(endings: Iterable[str], words: int) -> dict[str, float]:
@@ -134,7 +143,7 @@ def parting(rows: Sequence[Mapping[str, Any]], axes: Sequence[Axes] | None = Non
         engine: Any = figure.get_layout_engine()
         engine.set(wspace=0.06)
     iterations, columns = _history(rows, ("iteration", "score", "gold", "kl", "coherent"))
-    rewards = plots._axes(axes[0], "The judge and the truth", "iteration", "reward (s.d.)")
+    rewards = plots.labelled_axes(axes[0], "The judge and the truth", "iteration", "reward (s.d.)")
     for key, kind in (("score", "proxy"), ("gold", "gold")):
         label, colour, marker, dash = KINDS[kind]
         rewards.plot(iterations, columns[key], color=colour, linestyle=dash, marker=marker, markersize=4, label=label,
@@ -142,7 +151,7 @@ def parting(rows: Sequence[Mapping[str, Any]], axes: Sequence[Axes] | None = Non
     rewards.fill_between(iterations, columns["score"], columns["gold"], color=GREY, alpha=0.15, linewidth=0)
     rewards.legend(fontsize=8, frameon=False)
     for ax, key, title in ((axes[1], "kl", "Distance travelled"), (axes[2], "coherent", "Endings that make sense")):
-        plots._axes(ax, title, "iteration", plots.QUANTITIES[key][1])
+        plots.labelled_axes(ax, title, "iteration", plots.QUANTITIES[key][1])
         ax.plot(iterations, columns[key], color=BLUE, marker="o", markersize=4, markevery=_every(iterations))
     axes[2].set_ylim(-0.03, 1.03)
     return np.array(list(axes), dtype=object)
@@ -155,27 +164,28 @@ def rewards_over_distance(runs: Sequence[Run], best: Sequence[Mapping[str, float
     Lines join neighbouring coefficients, which stand at the points if `named`. `best` holds, for each n, the KL bound
     and the mean gold and proxy of what the proxy picks.
     """
-    ax = plots._axes(ax, "What the judge says, and what is true", "√KL (√nats per ending)", "reward (s.d.)")
+    ax = plots.labelled_axes(ax, "What the judge says, and what is true", "√KL (√nats per ending)", "reward (s.d.)")
     ordered = sorted(runs, key=lambda one: -one["kl_coef"])
     kl, gold, proxy = (np.array([one["evaluation"][key] for one in ordered])
                        for key in ("kl", "gold_mean", "proxy_mean"))
-    _both(ax, kl, gold, proxy, BLUE, "o", "PPO")
+    _both(ax, kl, gold, proxy, "-", "o", "PPO")
     for x, y, one in zip(np.sqrt(np.maximum(kl, 0)), gold, ordered if named else [], strict=named):
-        ax.annotate(f"{one['kl_coef']:g}", (x, y), xytext=(0, -13), textcoords="offset points", ha="center", fontsize=8)
+        ax.annotate(f"{one['kl_coef']:g}", (x, y), xytext=(4, -12), textcoords="offset points", fontsize=8)
     if best:
         kl, gold, proxy = np.array([[row["kl"], row["gold"], row["proxy"]] for row in best]).T
-        _both(ax, kl, gold, proxy, GREEN, "^", "best of n")
+        _both(ax, kl, gold, proxy, ":", "^", "best of n")
     ax.legend(fontsize=8, frameon=False)
     return ax
 
 
-def _both(ax: Axes, kl: NDArray[np.float64], gold: NDArray[np.float64], proxy: NDArray[np.float64], colour: str,
+def _both(ax: Axes, kl: NDArray[np.float64], gold: NDArray[np.float64], proxy: NDArray[np.float64], dash: str,
           marker: str, name: str) -> None:
-    """Proxy, dashed and hollow, and gold, solid and filled, over √KL."""
+    """Proxy, hollow, and gold, filled, over √KL."""
     distance = np.sqrt(np.maximum(kl, 0))
-    for values, kind, dash, fill in ((proxy, "proxy", "--", "white"), (gold, "gold", "-", colour)):
-        ax.plot(distance, values, color=colour, linestyle=dash, marker=marker, markersize=6, markerfacecolor=fill,
-                linewidth=1.3, label=f"{kind}, {name}")
+    for values, kind in ((proxy, "proxy"), (gold, "gold")):
+        _, colour, _, _ = KINDS[kind]
+        ax.plot(distance, values, color=colour, linestyle=dash, marker=marker, markersize=6, linewidth=1.3,
+                markerfacecolor=colour if kind == "gold" else "white", label=f"{kind}, {name}")
 
 
 def histories(runs: Sequence[Run], key: str, over: Literal["iteration", "distance"] = "iteration",
@@ -185,7 +195,7 @@ def histories(runs: Sequence[Run], key: str, over: Literal["iteration", "distanc
     Dark is the first run; `labels` name the runs, or else their coefficients do.
     """
     title, unit = plots.QUANTITIES.get(key, (key.replace("_", " "), ""))
-    ax = plots._axes(ax, title, "iteration" if over == "iteration" else "√KL (√nats per ending)", unit)
+    ax = plots.labelled_axes(ax, title, "iteration" if over == "iteration" else "√KL (√nats per ending)", unit)
     colours = plt.colormaps["viridis"](np.linspace(0, 0.85 if len(runs) > 3 else 0.7, len(runs)))
     for i, one in enumerate(runs):
         found, far = one["history"], over == "distance"
@@ -200,11 +210,13 @@ def histories(runs: Sequence[Run], key: str, over: Literal["iteration", "distanc
 def ends_over_coefficients(runs: Sequence[Run], keys: Mapping[str, str], title: str, unit: str,
                            ax: Axes | None = None) -> Axes:
     """Figures of the evaluations at each coefficient, evenly spaced: `keys` maps each to its label."""
-    ax = plots._axes(ax, title, "KL coefficient", unit)
+    ax = plots.labelled_axes(ax, title, "KL coefficient", unit)
     runs = sorted(runs, key=lambda one: one["kl_coef"])
     for i, (key, label) in enumerate(keys.items()):
-        ax.plot(range(len(runs)), [one["evaluation"][key] for one in runs], color=(BLUE, ORANGE, GREEN)[i % 3],
-                linestyle=DASHES[i % len(DASHES)], marker=MARKERS[i % len(MARKERS)], label=label)
+        look = (label, (BLUE, PURPLE)[i % 2], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
+        _, colour, marker, dash = KINDS.get(key.removesuffix("_mean"), look)
+        ax.plot(range(len(runs)), [one["evaluation"][key] for one in runs], color=colour, linestyle=dash, marker=marker,
+                label=label)
     ax.set_xticks(range(len(runs)), [f"{one['kl_coef']:g}" for one in runs])
     if len(keys) > 1:
         ax.legend(fontsize=8, frameon=False)
@@ -215,7 +227,7 @@ def word_bars(worth: Sequence[tuple[str, float]], title: str, ax: Axes | None = 
     """Bars for `worth_of_words`, to be read downwards; hatched are the words that cost."""
     if ax is None:
         _, ax = plt.subplots(figsize=(5, 0.4 + 0.19 * len(worth)), layout="constrained")
-    ax = plots._axes(ax, title, "what the word is worth (s.d. of SFT endings)", "")
+    ax = plots.labelled_axes(ax, title, "what the word is worth (s.d. of usual endings)", "")
     values = [value for _, value in worth]
     ax.barh(range(len(worth)), values, color=[BLUE if x > 0 else ORANGE for x in values],
             hatch=["" if x > 0 else "///" for x in values], edgecolor="white")
@@ -230,12 +242,13 @@ def word_bars(worth: Sequence[tuple[str, float]], title: str, ax: Axes | None = 
 
 def scored_twice(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]], ax: Axes | None = None) -> Axes:
     """The same endings, scored by the first and by the refitted reward model; below the diagonal they have lost."""
-    ax = plots._axes(ax, "The same endings, judged again", "score by the first reward model (s.d.)",
+    ax = plots.labelled_axes(ax, "The same endings, judged again", "score by the first reward model (s.d.)",
                      "score after the second round (s.d.)")
-    for (label, (before, after)), colour, marker in zip(groups.items(), (ORANGE, BLUE, GREEN), "so^", strict=False):
+    for (label, (before, after)), colour, marker in zip(groups.items(), (GREY, PURPLE, BLUE), "^so", strict=False):
         ax.plot(before, after, linestyle="none", color=colour, marker=marker, markersize=4, alpha=0.65, label=label)
     low, high = min(*ax.get_xlim(), *ax.get_ylim()), max(*ax.get_xlim(), *ax.get_ylim())
-    ax.plot([low, high], [low, high], color=GREY, linestyle=":", linewidth=1.4, label="no change")
+    ax.plot([low, high], [low, high], color="black", linestyle=":", linewidth=1.2, label="no change")
+    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     ax.legend(fontsize=8, frameon=False)
     return ax
 

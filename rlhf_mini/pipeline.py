@@ -101,7 +101,7 @@ def rlhf(loop: Loop, base: PreTrainedModel) -> dict[str, Any]:
     """Reinforcement learning from human feedback, from a pretrained model to a report."""
     sft = fine_tune(loop, base)  # adapt the pretrained model to the task
     judgements = judge(loop, sft)  # several outputs for each prompt, ranked
-    score = learn_taste(loop, sft, judgements)  # a second model, which emits one scalar
+    score = learn_score(loop, sft, judgements)  # a second model, which emits one scalar
     with_kl = optimise(loop, "ppo", loop.config.ppo, sft, score)  # prompts, generations, scores, updates
     no_kl = optimise(loop, "ppo_no_kl", replace(loop.config.ppo, kl_coef=0.0), sft, score)
     models = {"base": base, "sft": sft, "ppo": with_kl, "ppo_no_kl": no_kl}
@@ -139,7 +139,7 @@ def judge(loop: Loop, sft: PreTrainedModel) -> list[Ranking]:
     return in_order(rankings.load_rankings(path))
 
 
-def learn_taste(loop: Loop, sft: PreTrainedModel, judgements: list[Ranking]) -> Score:
+def learn_score(loop: Loop, sft: PreTrainedModel, judgements: list[Ranking]) -> Score:
     """Fit a reward model to the judgements of training prompts, normalise it, test it on the others."""
     path = loop.folder.path / "reward_model"
     train, test = divide(judgements, loop.task.test_prompts)

@@ -82,7 +82,7 @@ def series(history: Sequence[Row], arm: str, key: str) -> tuple[NDArray[np.float
 def curve(history: Sequence[Row], key: str, ax: Axes | None = None) -> Axes:
     """One quantity over the iterations, both arms on the same axes."""
     title, unit = QUANTITIES.get(key, (key.replace("_", " "), ""))
-    ax = _axes(ax, title, "iteration", unit)
+    ax = labelled_axes(ax, title, "iteration", unit)
     drawn = False
     for arm in ARMS:
         iterations, values = series(history, arm, key)
@@ -114,7 +114,7 @@ def proxy_against_gold(history: Sequence[Row], ax: Axes | None = None) -> Axes:
 
     Source: Gao et al. 2022, whose x axis is d = √KL, because both rewards rise linearly in it at first.
     """
-    ax = _axes(ax, "Proxy and gold over the distance travelled", "√KL (√nats per ending)",
+    ax = labelled_axes(ax, "Proxy and gold over the distance travelled", "√KL (√nats per ending)",
                "reward (s.d.)")
     drawn = False
     for arm in ARMS:
@@ -131,7 +131,7 @@ def proxy_against_gold(history: Sequence[Row], ax: Axes | None = None) -> Axes:
 
 def calibration(bins: Sequence[Row], ax: Axes | None = None) -> Axes:
     """How often the reward model is right when it says how sure it is; on the diagonal it can be believed."""
-    ax = _axes(ax, "Is the reward model as sure as it should be?",
+    ax = labelled_axes(ax, "Is the reward model as sure as it should be?",
                "predicted probability that one ending is preferred", "observed (fraction of pairs)")
     points = [(number(b.get("predicted")), number(b.get("observed")), number(b.get("count"))) for b in bins]
     points = [point for point in points if not any(map(math.isnan, point)) and point[2] > 0]
@@ -155,7 +155,7 @@ def known_reward(metrics: Mapping[str, Any]) -> str:
 def stages(metrics: Mapping[str, Any], key: str = "gold_mean", ax: Axes | None = None) -> Axes:
     """The reward of every model: a mark for the mean and, for gold, a bar for one standard deviation."""
     title, unit = REWARDS[key]
-    ax = _axes(ax, title, unit, "")
+    ax = labelled_axes(ax, title, unit, "")
     known = [(arm, number((metrics.get(arm) or {}).get(key))) for arm in LOOKS]
     known = [(arm, mean) for arm, mean in known if not math.isnan(mean)]
     for height, (arm, mean) in enumerate(reversed(known)):
@@ -184,7 +184,7 @@ def who_agrees(found: Agreement, ax: Axes | None = None) -> Axes:
     if ax is None:
         side = 2.2 + 0.75 * len(names)
         _, ax = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
-    ax = _axes(ax, "Who agrees with whom", "", "")
+    ax = labelled_axes(ax, "Who agrees with whom", "", "")
     ax.imshow(table, vmin=0.5, vmax=1, cmap="cividis")
     for i, j in np.ndindex(table.shape):
         known = not math.isnan(table[i, j])
@@ -205,7 +205,7 @@ def labels_against_accuracy(recorded: Mapping[str, Any], ax: Axes | None = None)
 
     `recorded` is what `benchmarks/label_efficiency.py` writes; the ceiling is drawn where it is known.
     """
-    ax = _axes(ax, "How many labels does a reward model need?", "rankings of four endings (log scale)",
+    ax = labelled_axes(ax, "How many labels does a reward model need?", "rankings of four endings (log scale)",
                "accuracy (fraction of held-out pairs)")
     results = recorded["results"]
     sizes = sorted({row["rankings"] for row in results})
@@ -239,7 +239,7 @@ def without_legend(ax: Axes) -> Axes:
     return ax
 
 
-def _axes(ax: Axes | None, title: str, xlabel: str, ylabel: str) -> Axes:
+def labelled_axes(ax: Axes | None, title: str, xlabel: str, ylabel: str) -> Axes:
     """The given Axes, or those of a new figure, in the house's quiet style."""
     if ax is None:
         _, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")

@@ -224,6 +224,20 @@ def test_nonsense_is_worth_less_than_any_tale(stories: list[tuple[str, str]]) ->
     assert ungrammatical < incoherent <= lowest - 1 + 1e-9
 
 
+@pytest.mark.parametrize("name", ["kindness", "mood", "vividness", "speech", "length"])
+@pytest.mark.parametrize("weight", [-1.0, 1.0])
+def test_nonsense_is_worth_less_than_any_tale_to_whatever_taste(stories: list[tuple[str, str]], name: str,
+                                                                weight: float) -> None:
+    annotator = tales.Annotator("simulated", ((name, weight),))
+    lowest = min(annotator.utility(*story) for story in stories[:2_000])
+    assert annotator.utility(OPENING, TWICE) < lowest
+
+
+def test_an_annotator_cannot_weigh_what_a_tale_does_not_have() -> None:
+    with pytest.raises(InputError, match="annotator 'me' weighs 'cruelty': a tale has kindness, mood"):
+        tales.Annotator("me", (("cruelty", 1.0),))
+
+
 def test_length_is_a_spurious_cue(stories: list[tuple[str, str]]) -> None:
     """Nobody on the panel cares for length, and yet what the panel likes runs longer."""
     assert all("length" not in dict(annotator.weights) for annotator in tales.PANEL)

@@ -8,23 +8,33 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rlhf_mini.errors import InputError
 from rlhf_mini.tales.lexicon import DATA
 from rlhf_mini.tales.reader import Attributes, Reading, read
 
 _panel = tomllib.loads((DATA / "panel.toml").read_text(encoding="utf-8"))
 NOISE, STEP, MEAN, DEVIATION = (float(_panel[name]) for name in ("noise", "step", "mean", "deviation"))
-LOWEST = {"kindness": 0.0, "mood": -1.0, "vividness": 0.0, "speech": 0.0}  # of each attribute in a coherent tale
-HIGHEST = {"kindness": 4.0, "mood": 1.0, "vividness": 3.0, "speech": 1.0}
+# The bounds of each attribute in a coherent tale.
+LOWEST = {"kindness": 0.0, "mood": -1.0, "vividness": 0.0, "speech": 0.0, "length": 8.0}
+HIGHEST = {"kindness": 4.0, "mood": 1.0, "vividness": 3.0, "speech": 1.0, "length": 48.0}
 MARKS = (-1.2, 3.3)  # utilities up to which a rating is 1, and from which it is 7
 CELLS_OF_NOISE = 6  # standard deviations of noise that probabilities are summed over
 
 
 @dataclass(frozen=True)
 class Annotator:
-    """A simulated annotator: weights over attributes, noise, ties and a dislike of nonsense."""
+    """A simulated annotator: weights over attributes, noise, ties and a dislike of nonsense.
+
+    Units: points for each unit of an attribute (see `Attributes`). Raises: InputError for any other name.
+    """
 
     name: str
     weights: tuple[tuple[str, float], ...]
+
+    def __post_init__(self) -> None:
+        for attribute, _ in self.weights:
+            if attribute not in LOWEST:
+                raise InputError(f"annotator {self.name!r} weighs {attribute!r}: a tale has {', '.join(LOWEST)}")
 
     def utility(self, opening: str, ending: str) -> float:
         """What the annotator thinks of an ending before noise, in points.

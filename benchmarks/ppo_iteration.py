@@ -177,7 +177,8 @@ class Trl:
         from trl.experimental.ppo import PPOConfig as TrlConfig
         from trl.experimental.ppo import PPOTrainer
 
-        clock, models = Clock(), self.models
+        clock, models, tokenizer = Clock(), self.models, copy.deepcopy(self.models.tokenizer)
+        tokenizer.padding_side = "left"  # as its generation wants it
         with tempfile.TemporaryDirectory() as folder:
             config = TrlConfig(
                 output_dir=folder, use_cpu=True, bf16=False, gradient_checkpointing=False, report_to="none",
@@ -189,7 +190,7 @@ class Trl:
                 kl_coef=CONFIG.kl_coef, num_sample_generations=0, save_strategy="no", logging_strategy="no",
                 disable_tqdm=True)
             trainer = PPOTrainer(
-                args=config, processing_class=models.tokenizer, model=copy.deepcopy(models.sft),
+                args=config, processing_class=tokenizer, model=copy.deepcopy(models.sft),
                 ref_model=copy.deepcopy(models.sft), reward_model=copy.deepcopy(models.reward),
                 value_model=copy.deepcopy(models.reward), callbacks=[clock],
                 train_dataset=Dataset.from_dict({"input_ids": models.prompt_ids}))

@@ -9,8 +9,11 @@ follows the panel.
     python -m rlhf_mini run --seed 3 --out runs/3
     python benchmarks/taste.py --run runs/3 --out assets/taste.json
 
-A case that the file has already is not done again. `--base` names the other checkpoint, any GPT-2; without it, a small
-one is made from nothing.
+A case that the file has already is not done again. The other checkpoint is a small GPT-2 that is fine-tuned on tales
+from nothing; `--other` names another, fine-tuned already:
+
+    python -m rlhf_mini run --base PATH --out runs/NAME
+    python benchmarks/taste.py --run runs/3 --out assets/taste.json --other runs/NAME/sft
 """
 
 from __future__ import annotations
@@ -60,6 +63,7 @@ from rlhf_mini.taste import (
 SEEDS = (0, 1, 2, 3, 4)
 TASTES = ("gloomy",)  # the one that is furthest from the panel
 ATTRIBUTES = ("kindness", "mood", "vividness", "speech", "length")
+SMALL_NAME = "small GPT-2"
 SMALL = {"n_layer": 3, "n_head": 4, "n_embd": 96, "n_positions": 160, "seed": 8}  # the other checkpoint
 
 
@@ -183,10 +187,10 @@ def result(case: Case, start: Start, labelled: Start, settings: Settings) -> dic
             "seconds": round(time.perf_counter() - began, 1)}
 
 
-def other_storyteller(base: str | None, settings: Settings, folder: Path) -> tuple[Any, Any]:
-    """Another GPT-2 fine-tuned on tales, kept in `folder`; without a base it starts from nothing."""
+def storyteller_from_nothing(settings: Settings, folder: Path) -> tuple[Any, Any]:
+    """A small GPT-2 fine-tuned on tales without any pretraining, kept in `folder`."""
     if not folder.exists():
-        model, tokenizer = load_language_model(base) if base else small_gpt2()
+        model, tokenizer = small_gpt2()
         demonstrations = [tales.write(seed_for(8, "other") + i, "train") for i in range(settings.demonstrations)]
         watch(train_sft(model, tokenizer, demonstrations, settings.other), settings.other.steps, "other checkpoint",
               lambda step: f"loss {step['loss']:.3f}")
@@ -199,6 +203,11 @@ def small_gpt2() -> tuple[Any, Any]:
     texts = [" ".join(tales.write(seed, "train")) for seed in range(5_000)]
     tokenizer = train_tokenizer(texts, vocab_size=1200)
     return new_language_model(len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, **SMALL), tokenizer
+
+
+def named(folder: Path) -> str:
+    """What a checkpoint is called in the record: the name of its run, or of its folder."""
+    return folder.resolve().parent.name if folder.name == "sft" else folder.name
 
 
 def cases(tastes: Sequence[str], seeds: Sequence[int], other: str) -> list[Case]:
@@ -222,12 +231,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run: sft/ and reward_model/")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--base", help="another GPT-2, by folder or hub name, that is fine-tuned and goes the same way")
+    parser.add_argument("--other", type=Path, help="folder of another fine-tuned GPT-2, which goes the same way")
     parser.add_argument("--tastes", nargs="+", default=TASTES, choices=sorted(SIMULATED_TASTES))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     given = parser.parse_args(arguments)
-    settings, other = QUICK if given.quick else Settings(), Path(given.base).name if given.base else "small GPT-2"
+    settings, other = QUICK if given.quick else Settings(), named(given.other) if given.other else SMALL_NAME
 
     reward_model, reward_tokenizer = load_reward_model(given.run / "reward_model")
     run = Start(*load_language_model(given.run / "sft"), reward_model, reward_tokenizer)
@@ -238,8 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for case in progress(todo, len(todo), "tastes", lambda case: " ".join(map(str, case))):
         start = run
         if case.checkpoint != "run":
-            folder = given.out.with_suffix("").with_name(f"{given.out.stem}-{other.replace(' ', '-')}")
-            start = Start(*other_storyteller(given.base, settings, folder), reward_model, reward_tokenizer)
+            theirs = load_language_model(given.other) if given.other else storyteller_from_nothing(
+                settings, given.out.with_name(f"{given.out.stem}-{SMALL_NAME.replace(' ', '-')}"))
+            start = Start(*theirs, reward_model, reward_tokenizer)
         recorded["results"].append(result(case, start, run, settings))
         write_json(given.out, recorded)
 

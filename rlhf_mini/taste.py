@@ -161,13 +161,23 @@ class BlindTest:
     items: list[tuple[str, list[str]]]
     after: dict[str, str] = field(repr=False)  # prompt: the ending of the model afterwards
 
-    def outcome(self, records: Iterable[Ranking]) -> Outcome:
-        """Count what one annotator's records say of these pairs; skips do not count, and equal texts tie."""
+    def verdicts(self, records: Iterable[Ranking]) -> dict[str, str]:
+        """What an annotator preferred, "after", "before" or "neither", for each opening judged; skips are left out.
+
+        Equal texts tie. Raises: InputError where the records of these pairs are of more than one annotator.
+        """
         mine = {item_key(prompt, pair) for prompt, pair in self.items}
         judged = [record for record in rankings.current(records) if record.ranking and record.item in mine]
-        preferred = [self.after[prompt] == chosen for prompt, chosen, _ in rankings.to_pairs(judged)]
-        wins = sum(preferred)
-        return Outcome(wins, len(preferred) - wins, len(judged) - len(preferred))
+        if len(names := sorted({record.annotator for record in judged})) > 1:
+            raise InputError(f"the pairs were judged by {', '.join(names)}: give the records of one annotator")
+        preferred = {prompt: "after" if self.after[prompt] == chosen else "before"
+                     for prompt, chosen, _ in rankings.to_pairs(judged)}
+        return {record.prompt: preferred.get(record.prompt, "neither") for record in judged}
+
+    def outcome(self, records: Iterable[Ranking]) -> Outcome:
+        """Count the verdicts. Raises: InputError where the records of these pairs are of more than one annotator."""
+        said = list(self.verdicts(records).values())
+        return Outcome(said.count("after"), said.count("before"), said.count("neither"))
 
 
 def blind_pairs(prompts: Sequence[str], before: Sequence[str], after: Sequence[str], seed: int) -> BlindTest:

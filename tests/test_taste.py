@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,16 @@ def test_outcome_is_about_these_pairs_only() -> None:
     others = submit_all(RankingSession([(PROMPTS[0], ["One.", "Two."]), (PROMPTS[5], ["One.", "Two."])], "Ada"),
                         prefers("One"))
     assert test.outcome(others) == (0, 0, 0)
+
+
+def test_verdicts_name_the_side_for_each_opening_and_are_of_one_annotator() -> None:
+    test = blind_pairs(PROMPTS[:3], BEFORE[:3], AFTER[:3], seed=0)
+    mine = submit_all(RankingSession(test.items[:2], "Ada"), prefers("Before"))
+    mine[1] = replace(mine[1], ranking=[[0, 1]])
+    assert test.verdicts(mine) == {PROMPTS[0]: "before", PROMPTS[1]: "neither"}
+    theirs = submit_all(RankingSession(test.items, "Tom"), prefers("After"))
+    with pytest.raises(InputError, match="judged by Ada, Tom: give the records of one annotator"):
+        test.outcome(mine + theirs)
 
 
 def test_a_prompt_that_comes_twice_is_refused() -> None:
@@ -329,11 +340,11 @@ def test_the_script_records_every_case_once_and_goes_on_where_it_stopped(benchma
                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     run, out = str(ROOT / "assets" / "run-3"), tmp_path / "taste.json"
     arguments = ["--run", run, "--out", str(out), "--quick", "--tastes", "gloomy", "--seeds", "0",
-                 "--base", f"{run}/sft"]
+                 "--other", f"{run}/sft"]
     benchmark.main(arguments)
     recorded = json.loads(out.read_text())
     assert [(row["judged"], row["checkpoint"]) for row in recorded["results"]] == [
-        ("rankings", "run"), ("ratings", "run"), ("rankings", "sft"), ("nothing", "run")]
+        ("rankings", "run"), ("ratings", "run"), ("rankings", "run-3"), ("nothing", "run")]
     for row in recorded["results"]:
         assert row["wins"] + row["losses"] + row["ties"] == 4
         assert row["low"] < row["rate"] < row["high"]
@@ -355,10 +366,16 @@ def test_a_file_with_other_settings_is_not_added_to(benchmark: Any, tmp_path: Pa
         benchmark.main(["--run", str(ROOT / "assets" / "run-3"), "--out", str(out), "--quick"])
 
 
-def test_the_other_checkpoint_is_a_gpt2_with_another_vocabulary_and_is_made_once(benchmark: Any,
-                                                                                 tmp_path: Path) -> None:
-    model, tokenizer = benchmark.other_storyteller(None, benchmark.QUICK, tmp_path / "other")
+def test_the_other_checkpoint_is_a_gpt2_with_another_vocabulary_and_is_made_once(
+        benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = benchmark.storyteller_from_nothing(benchmark.QUICK, tmp_path / "other")
     assert model.config.n_embd == benchmark.SMALL["n_embd"]
     assert len(tokenizer) == 1200
-    again, _ = benchmark.other_storyteller("there is no such base", benchmark.QUICK, tmp_path / "other")
+    monkeypatch.setattr(benchmark, "small_gpt2", None)
+    again, _ = benchmark.storyteller_from_nothing(benchmark.QUICK, tmp_path / "other")
     assert torch.equal(model.get_input_embeddings().weight, again.get_input_embeddings().weight)
+
+
+def test_another_checkpoint_is_called_by_its_run_or_folder(benchmark: Any) -> None:
+    for folder in ("runs/distilgpt2/sft", "models/distilgpt2"):
+        assert benchmark.named(Path(folder)) == "distilgpt2"

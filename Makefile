@@ -1,4 +1,4 @@
-# The daily habits. `make venv` once, then any of the others; `make check` is what .ci/run does, without the clean room.
+# The daily habits. `make venv` once, then any of the others; `make check` is the first part of .ci/run.
 
 VENV   ?= .venv
 PYTHON ?= $(VENV)/bin/python
@@ -6,7 +6,7 @@ OUT    ?= runs/tiny-tales-gpt2
 SEEDS  ?= 3 4 5 6 7
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types check run quick pretrain seeds benchmark labels sweep taste notebooks bugs wheel clean
+.PHONY: help venv test lint types check run quick pretrain seeds benchmark labels sweep taste notebooks bugs stops wheel clean
 
 help:       ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -32,10 +32,10 @@ run:        ## the whole loop
 quick:      ## a rough pass of the loop
 	$(PYTHON) -m rlhf_mini run --quick
 
-pretrain:   ## rebuild the embedded checkpoint into OUT
+pretrain:   ## rebuild the embedded checkpoint into OUT (over an hour)
 	$(PYTHON) -m rlhf_mini pretrain --out $(OUT)
 
-seeds:      ## the five seeds of the README table, into assets/seeds.json
+seeds:      ## the five seeds of the README table, into assets/seeds.json (an hour and a half; finished ones are kept)
 	$(PYTHON) -m rlhf_mini seeds --seeds $(SEEDS) --out runs/seeds
 	cp runs/seeds/seeds.json assets/seeds.json
 
@@ -52,11 +52,14 @@ sweep:      ## the coefficients and the second round of notebook 07, into assets
 taste:      ## the tastes and seeds of notebook 08, into assets/taste.json (an hour)
 	PYTHONPATH=. $(PYTHON) benchmarks/taste.py --run assets/run-3 --out assets/taste.json
 
-notebooks:  ## run every notebook and store what it shows
+notebooks:  ## run every notebook and store what it shows (a quarter of an hour)
 	$(PYTHON) notebooks/execute.py
 
-bugs:       ## put bugs into the package, one at a time, and see a notebook notice each
+bugs:       ## put bugs into the package, one at a time, and see a notebook notice each (a quarter of an hour)
 	$(PYTHON) tests/seed_bugs.py
+
+stops:      ## press stop early in every live picture, and see the notebook run on (ten minutes)
+	$(PYTHON) tests/stop_early.py
 
 wheel:      ## a wheel with the checkpoint inside, into dist/
 	$(PYTHON) -m build --wheel

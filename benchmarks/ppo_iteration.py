@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -230,6 +232,9 @@ def main() -> None:
     makers: dict[str, Callable[[Models], Any]] = {"ours": Ours, "naive": Naive}
     if importlib.util.find_spec("trl") is not None:
         makers["trl"] = Trl
+    elif arguments.out and arguments.out.exists() and '"trl"' in arguments.out.read_text(encoding="utf-8"):
+        sys.exit(f"{arguments.out} holds a measurement of TRL, which is not installed: pip install trl==1.12.0, or "
+                 "give another --out")
     results: dict[str, Any] = measure(arguments.rounds, arguments.each,
                                       {name: make(models) for name, make in makers.items()})
     ours = results["ours"]["seconds_median"]
@@ -238,6 +243,7 @@ def main() -> None:
         "parameters": models.sft.num_parameters(),
         "config": {name: getattr(CONFIG, name) for name in ("episodes", "epochs", "minibatches", "max_new_tokens")},
         "rounds": arguments.rounds, "each": arguments.each, "threads": torch.get_num_threads(),
+        **({"trl_version": importlib.metadata.version("trl")} if "trl" in makers else {}),
         "torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine(),
     }
     text = json.dumps(results, indent=2)

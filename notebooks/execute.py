@@ -6,6 +6,8 @@ would change at every run.
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 import time
 from pathlib import Path
@@ -20,20 +22,30 @@ METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "na
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def execute(path: Path) -> float:
-    """Run one notebook in place; returns the seconds it took. Nothing is written where a cell fails."""
+def execute(path: Path) -> tuple[float, float]:
+    """Run one notebook in place; returns the seconds and the GB that it took. Nothing is written where a cell fails."""
     notebook: Any = nbformat.read(path, as_version=4)
-    started = time.monotonic()
-    NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False, coalesce_streams=True,
-                   resources={"metadata": {"path": str(FOLDER)}}).execute()
+    started, peak = time.monotonic(), [math.nan]
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False, coalesce_streams=True,
+                            resources={"metadata": {"path": str(FOLDER)}},
+                            on_cell_executed=lambda **_: peak.append(peak_memory(client.km.provisioner.pid)))
+    client.execute()
     notebook.metadata = METADATA
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET, None)
     nbformat.write(notebook, path)
-    return time.monotonic() - started
+    return time.monotonic() - started, peak[-1]
+
+
+def peak_memory(process: int) -> float:
+    """GB that a running process has used at most, where the system tells (Linux)."""
+    status = Path(f"/proc/{process}/status")
+    kilobytes = re.search(r"VmHWM:\s+(\d+)", status.read_text()) if status.exists() else None
+    return int(kilobytes[1]) / 2**20 if kilobytes else math.nan
 
 
 if __name__ == "__main__":
     for path in [Path(name) for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb")):
-        print(f"{path.stem}: {execute(path):.0f} s", flush=True)
+        seconds, memory = execute(path)
+        print(f"{path.stem}: {seconds:.0f} s, {memory:.1f} GB", flush=True)

@@ -44,6 +44,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0,
         lam: float = 0.95) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation; nothing follows the last live token, and nothing is whitened.
 
+    The customary `lam` is 0.95; runs of this package use 1 (`PPOConfig`).
     Shapes: (B, T) each -> advantages (B, T), returns (B, T), both 0 where masked.
     Source: Schulman et al. 2016, equation 16.
     """
@@ -237,7 +238,7 @@ def ppo_iteration(state: PPOState, reference: nn.Module, score: Score, prompt_id
 
 
 def anneal(state: PPOState, config: PPOConfig) -> float:
-    """Set the learning rate, which falls in a line to 0 at the last iteration of the config, and return it.
+    """Set the learning rate, which falls in a line and would be 0 after the last iteration, and return it.
 
     The value head starts from nothing and may learn faster than the trunk. Source: Huang et al. 2024.
     """

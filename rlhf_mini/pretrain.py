@@ -36,9 +36,10 @@ recipes from the same villages. It was trained on synthetic text only, and on no
 
 ## How it was made
 `python -m rlhf_mini pretrain --out DIR` makes it again from nothing: {documents:,} pages of two pieces each from
-the project's own grammar ({tokens:,} tokens, each seen once, seed {seed}), in batches of {batch_tokens:,} tokens
-({steps:,} steps); Muon for the matrices and AdamW for the rest; a learning rate of {learning_rate:g}, with a warm-up
-over {warmup:.0%} of the steps and then down to zero in a line. One opening in eight is held out and never occurs.
+the project's own grammar ({tokens:,} tokens, each seen once, seed {seed}), in batches of at most
+{batch_tokens:,} tokens, padding included ({steps:,} steps); Muon for the matrices and AdamW for the rest; a learning
+rate of {learning_rate:g}, with a warm-up over {warmup:.0%} of the steps and then down to zero in a line.
+One opening in eight is held out and never occurs.
 
 ## How good it is
 | | nats per token |
@@ -52,7 +53,7 @@ piece instead of the end of the text. The floor is the mean of -ln p of the choi
 token; it is an estimate because two rows of choices may write the same text, and too long endings are written anew.
 
 ## Samples
-At temperature 1, no truncation, continuing held-out openings:
+At temperature 1, without top-k or top-p, cut after 64 tokens (so most stop in mid-sentence); / is a line break:
 
 {samples}
 

@@ -247,9 +247,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for case in progress(todo, len(todo), "tastes", lambda case: " ".join(map(str, case))):
         start = run
         if case.checkpoint != "run":
-            theirs = load_language_model(given.other) if given.other else storyteller_from_nothing(
-                settings, given.out.with_name(f"{given.out.stem}-{SMALL_NAME.replace(' ', '-')}"))
-            start = Start(*theirs, reward_model, reward_tokenizer)
+            folder = given.out.with_name(f"{given.out.stem}-{SMALL_NAME.replace(' ', '-')}")
+            model, tokenizer = (load_language_model(given.other) if given.other
+                                else storyteller_from_nothing(settings, folder))
+            start = Start(model, tokenizer, reward_model, reward_tokenizer)
         recorded["results"].append(result(case, start, run, settings))
         write_json(given.out, recorded)
 

@@ -26,9 +26,10 @@ def execute(path: Path) -> tuple[float, float]:
     """Run one notebook in place; returns the seconds and the GB that it took. Nothing is written where a cell fails."""
     notebook: Any = nbformat.read(path, as_version=4)
     started, peak = time.monotonic(), [math.nan]
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False, coalesce_streams=True,
-                            resources={"metadata": {"path": str(FOLDER)}},
-                            on_cell_executed=lambda **_: peak.append(peak_memory(client.km.provisioner.pid)))
+    client: Any = NotebookClient(
+        notebook, timeout=600, kernel_name="python3", record_timing=False, coalesce_streams=True,
+        resources={"metadata": {"path": str(FOLDER)}},
+        on_cell_executed=lambda **_: peak.append(peak_memory(client.km.provisioner.pid)))
     client.execute()
     notebook.metadata = METADATA
     for cell in notebook.cells:

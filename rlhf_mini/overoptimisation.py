@@ -101,7 +101,8 @@ def overused(after: Iterable[str], before: Iterable[str], words: int = 3,
     A phrase is that many words in a row; marks and capitals do not count. Each is the one that has grown most among
     the endings without those above it: so a sentence that is written all the time is named once and not in pieces.
     """
-    told, found = list(after), []
+    told = list(after)
+    found: list[tuple[str, float, float]] = []
     now, then, left = _shares(told, words), _shares(before, words), told
     while len(found) < count:
         new = {phrase: share * len(left) / len(told) - then.get(phrase, 0.0)

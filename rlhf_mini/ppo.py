@@ -12,7 +12,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +273,13 @@ def compare(policy: nn.Module, reference: nn.Module, rollout: Rollout,
 
 def update(state: PPOState, rollout: Rollout, advantages: Tensor, returns: Tensor, config: PPOConfig,
            generator: torch.Generator) -> dict[str, float]:
-    """Several epochs of clipped updates on one batch; returns the minibatches' mean statistics."""
+    """Several epochs of clipped updates on one batch; returns the minibatches' mean statistics.
+
+    Where the returns vary by more than a standard deviation of the score, as when a few endings pay for hundreds of
+    nats, the value loss is divided by their variance: else its gradient drowns the policy's in the trunk they share.
+    Source: van Hasselt et al. 2016, who scale the targets.
+    """
+    config = replace(config, value_coef=config.value_coef / max(1.0, returns[rollout.mask].var().item()))
     tokens_each = rollout.mask.sum().item() / config.minibatches  # one constant: every token weighs the same
     records: list[dict[str, float]] = []
     for _ in range(config.epochs):

@@ -462,6 +462,26 @@ def test_update_weighs_all_epochs_and_minibatches() -> None:
     assert stats["ratio_first"] == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize(("spread", "weight"), [(0.5, 0.5), (10.0, 0.005)])
+def test_returns_that_vary_widely_do_not_drown_the_policys_gradient(
+    spread: float, weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = []
+
+    def spy(*arguments: Any) -> Any:
+        weights.append(arguments[4].value_coef)
+        return step(*arguments)
+
+    monkeypatch.setattr(ppo, "step", spy)
+    state = start_ppo(make_model(), SMALL)
+    rollout = roll(state.policy)
+    returns = torch.full(rollout.mask.shape, NAN)
+    live = torch.linspace(-1, 1, int(rollout.mask.sum()))
+    returns[rollout.mask] = live / live.std() * spread
+    update(state, rollout, torch.randn(rollout.mask.shape), returns, SMALL, torch.Generator().manual_seed(0))
+    assert weights == pytest.approx([weight] * (SMALL.epochs * SMALL.minibatches))
+
+
 # Save and resume ----------------------------------------------------------------------------------
 
 

@@ -2,8 +2,8 @@
 // All text goes in through textContent: whatever a model wrote appears literally and runs nothing.
 
 const ORDINALS = ["best", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th"];
-const RANK_KEYS = "1–9 rank from best to worst · T tie with the one before · Enter submit · S skip · U undo · ←→ move";
-const RATE_KEYS = "1–7 rate the marked text (7 is best) · ←→ move · Enter submit · S skip · U undo";
+const RANK_KEYS = "1–9 rank from best to worst · T tie with the one before · Enter submit · S skip · U undo · ← or → move";
+const RATE_KEYS = "1–7 rate the marked text (7 is best) · ← or → move · Enter submit · S skip · U undo";
 
 function element(tag, className, text, attributes = {}) {
   const made = document.createElement(tag);

@@ -206,8 +206,9 @@ def small_gpt2() -> tuple[Any, Any]:
 
 
 def named(folder: Path) -> str:
-    """What a checkpoint is called in the record: the name of its run, or of its folder."""
-    return folder.resolve().parent.name if folder.name == "sft" else folder.name
+    """What a checkpoint is called in the record: by its run, where it comes from one, or else by its folder."""
+    run = folder.resolve().parent.name
+    return {"sft": run, "policy": f"{run} after PPO"}.get(folder.name, folder.name)
 
 
 def cases(tastes: Sequence[str], seeds: Sequence[int], other: str) -> list[Case]:

@@ -379,3 +379,4 @@ def test_the_other_checkpoint_is_a_gpt2_with_another_vocabulary_and_is_made_once
 def test_another_checkpoint_is_called_by_its_run_or_folder(benchmark: Any) -> None:
     for folder in ("runs/distilgpt2/sft", "models/distilgpt2"):
         assert benchmark.named(Path(folder)) == "distilgpt2"
+    assert benchmark.named(Path("runs/distilgpt2/policy")) == "distilgpt2 after PPO"

@@ -94,9 +94,11 @@ def markdown(gathered: Mapping[str, Any]) -> str:
     reward = gathered["reward_model"]
     lines += ["", f"Seeds {', '.join(map(str, gathered['seeds']))}: median (range). Reward model: accuracy "
               f"{_cell(reward['accuracy'], '{:.1%}')}, ceiling "
-              f"{_cell(reward['accuracy_ceiling'], '{:.1%}')}, (accuracy - 1/2) / (ceiling - 1/2) "
+              f"{_cell(reward['accuracy_ceiling'], '{:.1%}')}, share of what can be learnt, "
+              f"(accuracy - 1/2) / (ceiling - 1/2), "
               f"{_cell(reward['share_of_ceiling'], '{:.2f}')}. Seconds for a run: "
-              f"{_cell(gathered['seconds']['total'], '{:.0f}')}.", ""]
+              f"{_cell(gathered['seconds']['total'], '{:.0f}')}.", "",
+              "What was asked of the two arms, and in how many seeds it came:", ""]
     for name, passed in gathered["checks"].items():
         known = [value for value in passed if value is not None]
         lines.append(f"- {name}: {sum(known)} of {len(known)}")

@@ -65,18 +65,23 @@ BUGS = [
 ]
 
 
+def tampered(tree: Path, module: str, right: str, wrong: str) -> Path:
+    """Copy what the notebooks need into `tree`, change one place of the package, and return the notebooks' folder."""
+    for name in ("rlhf_mini", "assets", "notebooks", "tests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "test_*", "my_rankings"))
+    path = tree / "rlhf_mini" / module
+    source = path.read_text(encoding="utf-8")
+    if source.count(right) != 1:
+        raise SystemExit(f"{right!r} does not stand once in {module}: mend this script")
+    path.write_text(source.replace(right, wrong), encoding="utf-8")
+    return tree / "notebooks"
+
+
 def noticed(bug: Bug) -> list[str]:
     """First lines of the cells that fail with the bug in place, cells that print source left out."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        for name in ("rlhf_mini", "assets", "notebooks", "tests"):
-            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "test_*"))
-        module = tree / "rlhf_mini" / bug.module
-        source = module.read_text(encoding="utf-8")
-        if source.count(bug.right) != 1:
-            raise SystemExit(f"{bug.name}: {bug.right!r} does not stand once in {bug.module}: mend this script")
-        module.write_text(source.replace(bug.right, bug.wrong), encoding="utf-8")
-        notebook = tree / "notebooks" / f"{bug.notebook}.ipynb"
+        notebook = tampered(tree, bug.module, bug.right, bug.wrong) / f"{bug.notebook}.ipynb"
         command = [sys.executable, "-m", "pytest", "-q", "--nbval", str(notebook),
                    "--nbval-sanitize-with", str(tree / "tests" / "nbval_sanitize.cfg")]
         done = subprocess.run(command, cwd=tree, capture_output=True, text=True)

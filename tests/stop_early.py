@@ -9,7 +9,6 @@ Facts may then print False: only errors count.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -17,21 +16,10 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from seed_bugs import tampered
 
-ROOT = Path(__file__).parent.parent
 STEP = "            rows.append(row)\n"
 STOP = "            if len(rows) == {after}:\n                raise KeyboardInterrupt\n"
-
-
-def copied(folder: Path, after: int) -> Path:
-    """The notebooks and what they need, in a copy in which `live` is interrupted after that many steps."""
-    for name in ("rlhf_mini", "assets", "notebooks"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "my_rankings"))
-    module = folder / "rlhf_mini" / "notebook.py"
-    source = module.read_text(encoding="utf-8")
-    assert source.count(STEP) == 1, f"{module.name} has changed: say anew where a step is collected"
-    module.write_text(source.replace(STEP, STEP + STOP.format(after=after)), encoding="utf-8")
-    return folder / "notebooks"
 
 
 def errors(path: Path) -> list[str]:
@@ -50,7 +38,8 @@ def main() -> int:
     given = parser.parse_args()
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
-        for path in sorted(copied(Path(temporary), given.after).glob("*.ipynb")):
+        notebooks = tampered(Path(temporary), "notebook.py", STEP, STEP + STOP.format(after=given.after))
+        for path in sorted(notebooks.glob("*.ipynb")):
             if given.word in path.stem and "live(" in path.read_text(encoding="utf-8"):
                 found = errors(path)
                 failed += bool(found)

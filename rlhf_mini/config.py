@@ -58,7 +58,7 @@ class PretrainConfig:
 class SFTConfig:
     """Supervised fine-tuning on demonstrations: `steps` batches of `batch_size` endings."""
 
-    steps: int = 750
+    steps: int = 400
     batch_size: int = 64
     learning_rate: float = 5e-4
     warmup: float = 0.05

@@ -79,7 +79,8 @@ def _add_run_options(parser: Parser) -> Parser:
 
     ppo, add = PPOConfig(), parser.add_argument
     add("--base", metavar="PATH_OR_NAME", help="another GPT-2 to start from: a folder, or a name on the hub")
-    add("--rankings", type=Path, nargs="+", metavar="FILE", help="people's rankings, instead of the panel's")
+    add("--rankings", type=Path, nargs="+", action="extend", metavar="FILE",
+        help="people's rankings, instead of the panel's")
     add("--kl-coef", type=float, metavar="X", help=f"weight of the KL penalty (default: {ppo.kl_coef})")
     add("--adaptive", action="store_true", help="let the weight follow a KL target instead of staying fixed")
     add("--temperature", type=float, metavar="T",
@@ -120,7 +121,16 @@ def run_config(given: Mapping[str, Any], resume: bool = False) -> Any:
     others = {name: value for name, value in given.items() if name not in PPO_OPTIONS}
     if "rankings" in others:
         others["rankings"] = tuple(path.resolve() for path in others["rankings"])
+    if "base" in others:
+        others["base"] = _base(others["base"])
     return replace(config, ppo=replace(config.ppo, **ppo), **others)
+
+
+def _base(given: str) -> str:
+    """A folder's full path, so that a run can be resumed from anywhere; a hub name as it is."""
+    if not given.strip():
+        raise InputError("--base is empty: give a folder or a hub name, or leave it out for the embedded checkpoint")
+    return str(Path(given).resolve()) if Path(given).is_dir() else given
 
 
 def _how_to_go_on(out: Path) -> str:

@@ -89,11 +89,15 @@ def new_model(config: PretrainConfig, tokenizer: Any) -> Any:
 def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     """Train the checkpoint and write it, with its card, into the folder `out`.
 
-    Raises: InputError where `out` already holds a model.
+    Raises: InputError, before the hour that it takes, where `out` holds anything or cannot be made.
     """
     config = config or PretrainConfig()
-    if (out / "config.json").exists():
-        raise InputError(f"{out} already holds a model: give another folder, nothing is overwritten")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise InputError(f"{out} already holds a model or other files: give a new folder, nothing is overwritten")
+    except OSError as error:
+        raise InputError(f"{out} cannot be a folder to write into ({error.strerror}): give another") from error
     tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
     model = new_model(config, tokenizer)
     rows = pages(config, tokenizer)

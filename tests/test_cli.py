@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_mini.cli import main, run_config
+from rlhf_mini.errors import InputError
 from rlhf_mini.rankings import Ranking, save_rankings
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -86,6 +87,15 @@ def test_options_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (config.seed, config.quick, config.base) == (5, True, "gpt2")
     assert (config.ppo.kl_coef, config.ppo.adaptive, config.ppo.temperature) == (0.2, True, 0.7)
     assert config.rankings == (tmp_path / "a.jsonl",)
+
+
+def test_a_base_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run_config({"out": Path("run"), "base": "./mine"}).base == str((tmp_path / "mine").resolve())
+    assert run_config({"out": Path("run"), "base": "somebody/gpt2"}).base == "somebody/gpt2"
+    with pytest.raises(InputError, match="--base is empty"):
+        run_config({"out": Path("run"), "base": ""})
 
 
 def test_merge_pools_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,14 @@ def test_a_checkpoint_from_nothing_loads_and_has_a_card(tmp_path: Path) -> None:
         pretrain(out, SMALL)
 
 
+def test_a_folder_that_cannot_be_used_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    for out, reason in ((tmp_path, "other files"), (tmp_path / "README.md", "cannot be a folder")):
+        with pytest.raises(InputError, match=reason):
+            pretrain(out, SMALL)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 @pytest.mark.parametrize("text", ["", "Zoë’s naïve 🦊\n\t“hi”", "<|endoftext|> in a text", "  two  spaces  "])
 def test_the_embedded_tokenizer_loses_no_character(text: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(asset("tiny-tales-gpt2"))

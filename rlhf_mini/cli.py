@@ -80,7 +80,7 @@ def _add_run_options(parser: Parser) -> Parser:
     ppo, add = PPOConfig(), parser.add_argument
     add("--base", metavar="PATH_OR_NAME", help="another GPT-2 to start from: a folder, or a name on the hub")
     add("--rankings", type=Path, nargs="+", action="extend", metavar="FILE",
-        help="people's rankings, instead of the panel's")
+        help="people's rankings, instead of the panel's (may be given again)")
     add("--kl-coef", type=float, metavar="X", help=f"weight of the KL penalty (default: {ppo.kl_coef})")
     add("--adaptive", action="store_true", help="let the weight follow a KL target instead of staying fixed")
     add("--temperature", type=float, metavar="T",

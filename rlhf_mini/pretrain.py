@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -89,15 +90,17 @@ def new_model(config: PretrainConfig, tokenizer: Any) -> Any:
 def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     """Train the checkpoint and write it, with its card, into the folder `out`.
 
-    Raises: InputError, before the hour that it takes, where `out` holds anything or cannot be made.
+    Raises: InputError, before anything is trained, where `out` holds something or cannot be written into.
     """
     config = config or PretrainConfig()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise InputError(f"{out} already holds a model or other files: give a new folder, nothing is overwritten")
     except OSError as error:
-        raise InputError(f"{out} cannot be a folder to write into ({error.strerror}): give another") from error
+        raise InputError(f"{out} cannot be made a folder ({error.strerror}): give another") from error
+    if any(out.iterdir()):
+        raise InputError(f"{out} already holds a model or other files: give a new folder, nothing is overwritten")
+    if not os.access(out, os.W_OK):
+        raise InputError(f"{out} cannot be written to: give another folder")
     tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
     model = new_model(config, tokenizer)
     rows = pages(config, tokenizer)

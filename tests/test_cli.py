@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_mini import cli
 from rlhf_mini.cli import main, run_config
 from rlhf_mini.errors import InputError
 from rlhf_mini.rankings import Ranking, save_rankings
@@ -96,6 +97,11 @@ def test_a_base_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: 
     assert run_config({"out": Path("run"), "base": "somebody/gpt2"}).base == "somebody/gpt2"
     with pytest.raises(InputError, match="--base is empty"):
         run_config({"out": Path("run"), "base": ""})
+
+
+def test_ranking_files_given_one_by_one_are_all_used() -> None:
+    given = cli._run_parser().parse_args(["--rankings", "a.jsonl", "--rankings", "b.jsonl", "c.jsonl"])
+    assert [path.name for path in given.rankings] == ["a.jsonl", "b.jsonl", "c.jsonl"]
 
 
 def test_merge_pools_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

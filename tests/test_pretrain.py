@@ -34,12 +34,18 @@ def test_a_checkpoint_from_nothing_loads_and_has_a_card(tmp_path: Path) -> None:
         pretrain(out, SMALL)
 
 
-def test_a_folder_that_cannot_be_used_is_refused_before_training(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_refused_before_training(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "README.md").write_text("mine")
-    for out, reason in ((tmp_path, "other files"), (tmp_path / "README.md", "cannot be a folder")):
+    monkeypatch.setattr(pretraining, "train_tokenizer", lambda *_: pytest.fail("it began to train"))
+    for out, reason in ((tmp_path, "other files"), (tmp_path / "README.md", "cannot be made a folder")):
         with pytest.raises(InputError, match=reason):
             pretrain(out, SMALL)
     assert (tmp_path / "README.md").read_text() == "mine"
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr(pretraining.os, "access", lambda *_: False)  # a superuser may write anywhere
+    with pytest.raises(InputError, match="cannot be written to"):
+        pretrain(tmp_path / "locked", SMALL)
 
 
 @pytest.mark.parametrize("text", ["", "Zoë’s naïve 🦊\n\t“hi”", "<|endoftext|> in a text", "  two  spaces  "])

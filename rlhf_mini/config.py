@@ -35,7 +35,7 @@ def _require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: 
 class PretrainConfig:
     """How the embedded checkpoint is made: the shape of the model, and the corpus it reads once."""
 
-    documents: int = 360_000
+    documents: int = 480_000
     batch_tokens: int = 4096
     learning_rate: float = 6e-3
     warmup: float = 0.02  # share of the steps
@@ -58,7 +58,7 @@ class PretrainConfig:
 class SFTConfig:
     """Supervised fine-tuning on demonstrations: `steps` batches of `batch_size` endings."""
 
-    steps: int = 750
+    steps: int = 400
     batch_size: int = 64
     learning_rate: float = 5e-4
     warmup: float = 0.05

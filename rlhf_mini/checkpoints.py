@@ -46,6 +46,8 @@ def load_pretrained(auto_class: Any, path_or_name: str | Path, architectures: It
                 config.activation_function = ONE_KERNEL_ACTIVATION[activation]
             if config.architectures and found not in set(architectures):
                 raise InputError(f"{name} is a {found}: give {wanted}")
+            if not isinstance(getattr(config, "max_position_embeddings", None), int):
+                raise InputError(f"{name} does not say how many tokens it sees at once: give {wanted}")
             model, report = auto_class.from_pretrained(name, config=config, dtype=torch.float32,
                                                        use_safetensors=True, trust_remote_code=False,
                                                        local_files_only=local, output_loading_info=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         return _complain(str(error), 2)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return _complain(f"{error}: give a shorter name", 2)
         return _complain(f"{error}: what is finished is kept, and --resume continues a run", 1)
     except KeyboardInterrupt:
         return _complain("stopped", 130)
@@ -107,7 +110,10 @@ def _run(given: dict[str, Any]) -> int:
             metrics = run(config, resume)
         except KeyboardInterrupt:
             return _complain(_how_to_go_on(out), 130)
-    print(summary(metrics, out))
+    try:
+        print(summary(metrics, out))
+    except (KeyError, TypeError):
+        raise InputError(f"{out / 'metrics.json'} is not what a run writes: give another --out") from None
     return 0
 
 
@@ -217,7 +223,10 @@ def _merge(given: dict[str, Any]) -> int:
     from rlhf_mini import rankings
     from rlhf_mini.tables import agreement_table
 
-    records = rankings.merge(given["files"], given["out"])
+    try:
+        records = rankings.merge(given["files"], given["out"])
+    except rankings.NotSavedError as error:
+        raise InputError(str(error)) from None
     judged = [record for record in rankings.current(records) if record.ranking]
     annotators = len({record.annotator for record in judged})
     print(f"{given['out']}: {len(records)} records, {len(judged)} judgements hold, {annotators} annotators")

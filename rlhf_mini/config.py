@@ -9,6 +9,7 @@ from typing import Any
 
 from rlhf_mini.errors import InputError
 
+MAX_SEED = 2**32 - 1  # times a million, with iterations added, a generator still takes it
 MAX_NEW_TOKENS = 64  # every ending that the grammar writes is shorter
 
 
@@ -19,16 +20,22 @@ def _require(config: Any, name: str, wanted: str, ok: bool) -> None:
 
 def _require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (),
                      whole: tuple[str, ...] = ()) -> None:
-    """Check a config's numbers by name; NaN and infinity satisfy nothing."""
+    """Check a config's numbers by name, and its seed; NaN, infinity and truth values satisfy nothing."""
     for name in positive:
         value = getattr(config, name)
-        _require(config, name, "a number above 0", math.isfinite(value) and value > 0)
+        _require(config, name, "a number above 0", _is_number(value) and value > 0)
     for name in not_negative:
         value = getattr(config, name)
-        _require(config, name, "a number that is 0 or more", math.isfinite(value) and value >= 0)
+        _require(config, name, "a number that is 0 or more", _is_number(value) and value >= 0)
     for name in whole:
         value = getattr(config, name)
-        _require(config, name, "a whole number of at least 1", isinstance(value, int) and value >= 1)
+        _require(config, name, "a whole number of at least 1", type(value) is int and value >= 1)
+    _require(config, "seed", f"a whole number from 0 to {MAX_SEED}",
+             type(config.seed) is int and 0 <= config.seed <= MAX_SEED)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,7 @@ class PPOConfig:
                          not_negative=("value_coef", "gamma", "lam", "kl_coef"),
                          whole=("iterations", "episodes", "max_new_tokens", "epochs", "minibatches"))
         _require(self, "minibatches", f"at most episodes = {self.episodes}", self.minibatches <= self.episodes)
+        _require(self, "adaptive", "True or False", isinstance(self.adaptive, bool))
         _require(self, "lam", "a number from 0 to 1", self.lam <= 1)
         _require(self, "gamma", "a number from 0 to 1", self.gamma <= 1)
 
@@ -150,6 +158,7 @@ class RunConfig:
     ppo: PPOConfig = field(default_factory=PPOConfig)
 
     def __post_init__(self) -> None:
-        _require_numbers(self, positive=("foreign_sft_rate",), not_negative=("judged_by_all", "seed"),
+        _require_numbers(self, positive=("foreign_sft_rate",), not_negative=("judged_by_all",),
                          whole=("demonstrations", "foreign_sft_steps", "openings", "completions", "samples"))
+        _require(self, "samples", "2 or more", self.samples >= 2)  # or nothing has a standard deviation
         _require(self, "completions", "2 to 9", 2 <= self.completions <= 9)

@@ -251,7 +251,10 @@ def known(loop: Loop) -> dict[str, Any]:
     reasons: dict[str, str | None] = {}
     if not loop.task.tales_world:
         reasons |= dict.fromkeys(("gold", "grammatical", "coherent"), loop.task.reason)
+    reward_model = read_json(loop.folder.state / "reward_model.json", {})
+    if reward_model.get("accuracy", 0) is None:
+        reasons["accuracy"] = "the rankings of the prompts kept for the test hold no preference"
     if not loop.task.panel:
         reasons["accuracy_ceiling"] = "people's true probabilities are not known; the simulated panel's are"
-    return {"seed": loop.config.seed, "reward_model": read_json(loop.folder.state / "reward_model.json", {}),
+    return {"seed": loop.config.seed, "reward_model": reward_model,
             "reasons": reasons, "seconds": loop.folder.seconds(), "versions": versions()}

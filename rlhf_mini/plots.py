@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from rlhf_mini.errors import InputError
 from rlhf_mini.rankings import Agreement
 from rlhf_mini.tables import MODELS
 
@@ -177,6 +178,8 @@ def stages(metrics: Mapping[str, Any], key: str = "gold_mean", ax: Axes | None =
 def who_agrees(found: Agreement, ax: Axes | None = None) -> Axes:
     """A square for every two annotators: of the pairs of texts that both put in an order, the share ordered alike."""
     names = list(found.annotators)
+    if not names:
+        raise InputError("nobody has judged anything yet: give the agreement of some rankings")
     table = np.full((len(names), len(names)), math.nan)
     for (a, b), figure in found.agreement.items():
         i, j = names.index(a), names.index(b)
@@ -191,8 +194,8 @@ def who_agrees(found: Agreement, ax: Axes | None = None) -> Axes:
         text = f"{table[i, j]:.0%}" if known else "" if i == j else "n/a"
         ax.text(j, i, text, ha="center", va="center", fontsize=9,
                 color="white" if known and table[i, j] < 0.75 else "#111111")
-    ax.set_xticks(range(len(names)), names, rotation=35, ha="right")
-    ax.set_yticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), names, rotation=35, ha="right", parse_math=False)  # a name is text
+    ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)

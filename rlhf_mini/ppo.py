@@ -193,6 +193,8 @@ def start_ppo(language_model: nn.Module, config: PPOConfig) -> PPOState:
 def train_ppo(state: PPOState, reference: nn.Module, score: Score, prompt_ids: Sequence[Sequence[int]],
               config: PPOConfig, eos_id: int, pad_id: int) -> Iterator[PPOIteration]:
     """Run the iterations that the state has not done yet; each changes the state and yields its record."""
+    if not prompt_ids:
+        raise InputError("there is no prompt to practise on: give at least one")
     while state.iteration < config.iterations:
         yield ppo_iteration(state, reference, score, prompt_ids, config, eos_id, pad_id)
 

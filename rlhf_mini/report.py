@@ -31,7 +31,7 @@ def write_report(folder: str | Path, metrics: Metrics, history: History, samples
         "main", _header(metrics), _asked(metrics), _taste(metrics), _training(metrics, history),
         _stories(samples.get("stories") or []), _seconds(metrics), _footer(metrics)))
     path = Path(folder) / "report.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8", errors="replace")  # half a character has no place in UTF-8
     return path
 
 

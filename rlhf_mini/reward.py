@@ -84,7 +84,8 @@ def above(competes: Tensor) -> Tensor:
 def checked_ranking(ranking: Sequence[Sequence[int]], size: int) -> Sequence[Sequence[int]]:
     """The ranking itself. Raises: InputError where it is not tie groups of 0 to size - 1, each index once."""
     try:
-        valid = sorted(index for group in ranking for index in group) == list(range(size)) and all(map(len, ranking))
+        indices = [index for group in ranking for index in group]
+        valid = sorted(indices) == list(range(size)) and all(map(len, ranking)) and bool not in map(type, indices)
     except TypeError:  # a flat list of indices, or something else than indices
         valid = False
     if not valid or size == 0:

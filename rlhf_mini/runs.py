@@ -35,8 +35,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, default: Any) -> Any:
-    """What a JSON file holds, or `default` where there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+    """What a JSON file holds, or `default` where there is no file. Raises: InputError where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): mend or remove it, or start in another folder") from None
 
 
 def versions() -> dict[str, str]:
@@ -171,10 +174,10 @@ class RunFolder:
             self._check_contents()
             if not (self.path / "config.json").exists():
                 write_json(self.path / "config.json", config_to_json(self.config))
+            self._stages = read_json(self.state / "stages.json", {})
         except BaseException:
             self._lock.close()
             raise
-        self._stages = read_json(self.state / "stages.json", {})
         self._earlier = self._stages.get("total", 0.0)
         return self
 

@@ -185,6 +185,8 @@ def sample_texts(model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, ma
                  temperature: float, seed: int,
                  batch_size: int = 128) -> tuple[list[str], list[bool], list[int]]:
     """One sampled ending per prompt: the texts, whether each ended, and how many tokens it has."""
+    if not temperature > 0:
+        raise InputError(f"temperature is {temperature}: give a number above 0")
     prompt_ids = encode_prompts(tokenizer, prompts)
     max_new_tokens = check_prompts(model, prompt_ids, prompts, max_new_tokens)
     generator = torch.Generator().manual_seed(seed)

@@ -70,9 +70,11 @@ def tales_task(config: RunConfig) -> Task:
 def rankings_task(config: RunConfig, records: Sequence[Ranking]) -> Task:
     """Somebody's own judgements: their prompts, and as demonstrations the completions they ranked best.
 
-    Raises: InputError if they prefer nothing to anything, or are about a single prompt.
+    Raises: InputError if those to learn from prefer nothing to anything, if all are about a single prompt, or if one
+    of their texts cannot be written.
     """
     judgements = in_order(records)
+    _check_texts(judgements)
     prompts = sorted({judgement.prompt for judgement in judgements})
     pairs = rankings.to_pairs(judgements)
     if len(prompts) < 2 or not pairs:
@@ -82,6 +84,9 @@ def rankings_task(config: RunConfig, records: Sequence[Ranking]) -> Task:
     tests = max(1, round(TEST_SHARE * len(prompts)))
     test, train = prompts[:tests], prompts[tests:]
     practise = divide(judgements, test)[0]
+    if not rankings.to_pairs(practise):
+        raise InputError(f"the {len(train)} prompts to learn from hold no preference, and the {tests} of the test "
+                         "do: rank more prompts, and not everything as tied")
     best = {(judged.prompt, judged.completions[i]): None for judged in practise for i in judged.ranking[0]}
     names = {annotator.name for annotator in tales.PANEL}
     return Task(prompts=train, held_out=[test[i % tests] for i in range(config.samples)],
@@ -120,6 +125,17 @@ def divide(judgements: Iterable[Ranking], test: Collection[str]) -> tuple[list[R
     for judged in judgements:
         parts[judged.prompt in test].append(judged)
     return parts
+
+
+def _check_texts(judgements: Sequence[Ranking]) -> None:
+    """Raises: InputError naming a record with half a character in it (a lone surrogate), which no file can hold."""
+    for judged in judgements:
+        for text in (judged.prompt, *judged.completions):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise InputError(f"the ranked text {text[:60]!r} (record {judged.id}) holds half a character: mend "
+                                 "that line, or remove it") from None
 
 
 def _not_tales(judgements: Sequence[Ranking]) -> str | None:

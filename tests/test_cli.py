@@ -14,8 +14,10 @@ import pytest
 
 from rlhf_mini import cli
 from rlhf_mini.cli import main, run_config
+from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.rankings import Ranking, save_rankings
+from rlhf_mini.runs import RunFolder
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
 
@@ -51,6 +53,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (["merge", "no_such_file.jsonl", "--out", "merged.jsonl"], "no_such_file.jsonl"),
     (["merge", "no_such_file.jsonl"], "--out"),
     (["seeds", "--out", "somewhere"], "--seeds"),
+    (["pretrain", "--out", "somewhere", "--seed", "12345678901234567890"], "seed"),
+    (["--out", "n" * 300], "shorter name"),
 ])
 def test_bad_options_get_one_line(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str],
                                   tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +69,33 @@ def test_damaged_ranking_files(content: bytes, capsys: pytest.CaptureFixture[str
     message = refused(capsys, "--rankings", str(tmp_path / "rankings.jsonl"), "--out", str(tmp_path / "run"))
     assert "rankings.jsonl" in message
     assert not (tmp_path / "run").exists()
+
+
+def judgement(number: int, **other: object) -> dict[str, object]:
+    return {"id": str(number), "annotator": "Ada", "prompt": f"p{number}", "completions": ["a", "b"],
+            "ranking": [[0], [1]], **other}
+
+
+@pytest.mark.parametrize(("records", "reason"), [
+    ([judgement(1, prompt="half \ud800"), judgement(2)], "half a character"),
+    ([judgement(1, completions=["a", "\udfff"]), judgement(2)], "half a character"),
+    ([judgement(1), *(judgement(number, ranking=[[0, 1]]) for number in (2, 3))], "no preference"),
+])
+def test_rankings_that_nothing_can_be_learnt_from(records: list[dict[str, object]], reason: str, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    """The third file has one preference, which seed 3 keeps for the test: that may not come to light after training."""
+    (tmp_path / "file.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    given = ("--rankings", str(tmp_path / "file.jsonl"), "--out", str(tmp_path / "run"), "--seed", "3")
+    assert reason in refused(capsys, *given) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("file", "content"), [("metrics.json", '{"sft": {'), ("metrics.json", "{}"),
+                                               ("state/stages.json", '{"sft"')])
+def test_a_damaged_run_is_named(file: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunFolder(RunConfig(out=tmp_path / "run")):
+        pass
+    (tmp_path / "run" / file).write_text(content)
+    assert Path(file).name in refused(capsys, "--resume", "--out", str(tmp_path / "run"))
 
 
 def test_a_base_that_is_no_language_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -113,6 +144,8 @@ def test_merge_pools_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "2 records" in capsys.readouterr().out
     assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 2
     assert "exists" in refused(capsys, "merge", *files, "--out", str(tmp_path / "all.jsonl"))
+    assert "no/folder" in refused(capsys, "merge", *files, "--out", str(tmp_path / "no/folder/all.jsonl"))
+    assert "not saved" in refused(capsys, "merge", *files, "--out", str(tmp_path / ("n" * 300)))
 
 
 def test_quick_run_of_the_embedded_model_survives_ctrl_c(tmp_path: Path) -> None:

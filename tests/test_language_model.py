@@ -12,7 +12,7 @@ import torch
 from conftest import ENDINGS, OPENINGS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig
 
 from rlhf_mini.checkpoints import check_fit
 from rlhf_mini.errors import InputError
@@ -250,6 +250,13 @@ def test_a_damaged_config_is_one_clear_line(broken: Path, content: str) -> None:
 def test_a_base_that_is_no_causal_model_is_refused(broken: Path, architecture: str) -> None:
     edit(broken / "config.json", architectures=[architecture])
     with pytest.raises(InputError, match=f"{architecture}: give a causal language model"):
+        load_language_model(broken)
+
+
+def test_a_base_that_sees_any_number_of_tokens_is_refused(broken: Path) -> None:
+    """BLOOM, for one, has no positions: what would a prompt have to fit into?"""
+    BloomConfig(architectures=["BloomForCausalLM"]).save_pretrained(broken)
+    with pytest.raises(InputError, match="does not say how many tokens"):
         load_language_model(broken)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from rlhf_mini import plots
+from rlhf_mini import plots, rankings
+from rlhf_mini.errors import InputError
 
 matplotlib.use("Agg")
 
@@ -173,3 +174,12 @@ def test_labels_against_accuracy_without_a_ceiling_or_any_fit_says_so() -> None:
     ax: Any = plots.labels_against_accuracy({"ceiling": None, "results": []})
     assert set(lines(ax)) == {"chance"}
     assert [text.get_text() for text in ax.texts] == ["no fit has been recorded"]
+
+
+def test_a_name_is_text_and_not_mathematics() -> None:
+    record = rankings.Ranking(id="1", annotator="$x_$", prompt="p", completions=["a", "b"], ranking=[[0], [1]])
+    ax = plots.who_agrees(rankings.agreement([record]))
+    ax.figure.canvas.draw()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["$x_$"]
+    with pytest.raises(InputError, match="nobody has judged"):
+        plots.who_agrees(rankings.agreement([]))

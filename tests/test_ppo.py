@@ -214,6 +214,14 @@ def test_masked_slots_change_neither_loss_nor_gradient_by_a_bit(seed: int, junk:
         assert results[1][1][~mask].eq(0).all()
 
 
+@pytest.mark.parametrize("wrong", [
+    {"kl_coef": "0.1"}, {"kl_coef": math.nan}, {"lam": None}, {"iterations": True}, {"episodes": 2.0}, {"seed": -1},
+    {"seed": 2**32}, {"adaptive": "no"}, {"temperature": False}])
+def test_a_setting_of_the_wrong_kind_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"PPOConfig.{next(iter(wrong))} is"):
+        PPOConfig(**wrong)
+
+
 @pytest.mark.parametrize("loss_of", [policy_loss, value_loss])
 def test_nothing_live_is_zero_and_nan_on_a_live_token_is_an_error(loss_of: Any) -> None:
     broken = torch.full((1, 2), NAN)

@@ -484,8 +484,10 @@ def test_load_names_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b"once upon a time\n")
     skip = Ranking.from_mapping(mapping(annotator="Ada", kind="skip", ranking=[]))
     (tmp_path / "skip").write_bytes(skip.to_line())
+    (tmp_path / "whole").write_bytes(lines(1)[0] + b'{"id": "no newline, and not cut off"}')
     wrong = {"missing": "cannot be read", "empty": "holds no records", "torn": "holds no records",
-             ".": "give its files", "text": "line 1 is damaged", "skip": "no ranking holds"}
+             ".": "give its files", "text": "line 1 is damaged", "skip": "no ranking holds",
+             "whole": "line 2 is damaged"}
     for name, reason in wrong.items():
         with pytest.raises(InputError, match=reason) as error:  # and nothing but this error
             load_rankings([tmp_path / name])

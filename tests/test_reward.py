@@ -153,7 +153,7 @@ def test_slots_without_a_completion_take_no_gradient() -> None:
 
 @pytest.mark.parametrize("ranking", [
     [], [[]], [[0], [1]], [[0], [1], [1]], [[0], [1], [3]], [[0], [], [1, 2]], [[-1], [0], [1]], [0, 1, 2],
-    [["a"], [1, 2]], [[0], [1], [2], [3]]])
+    [["a"], [1, 2]], [[0], [1], [2], [3]], [[False], [True], [2]]])
 def test_what_is_no_ranking_of_three_is_an_error(ranking: Any) -> None:
     with pytest.raises(InputError, match="is no ranking of 3 completions"):
         plackett_luce_loss(torch.zeros(3), ranking)

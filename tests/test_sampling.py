@@ -224,6 +224,12 @@ def test_empty_prompts_are_an_error(model: Any, prompts: list[list[int]]) -> Non
         roll(model, prompts)
 
 
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
+def test_a_temperature_that_is_not_above_0_is_an_error(model: Any, temperature: float) -> None:
+    with pytest.raises(InputError, match="temperature"):
+        sample_texts(model, None, ["Once"], max_new_tokens=4, temperature=temperature, seed=0)
+
+
 def test_rows_selects_every_field(model: Any) -> None:
     rollout = roll(PolicyWithValue(model))
     part = rollout.rows(torch.tensor([2, 0]))

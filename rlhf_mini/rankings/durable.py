@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_mini.errors import InputError
-from rlhf_mini.rankings.record import Ranking, parse_line
+from rlhf_mini.rankings.record import Ranking, is_json, parse_line
 
 if sys.platform != "win32":
     import fcntl
@@ -54,7 +54,8 @@ def read_lines(path: Path) -> tuple[list[Ranking], list[Damage]]:
         try:
             records.append(parse_line(line))
         except InputError as error:
-            damages.append(Damage(path, number, str(error), torn=number == len(lines)))
+            torn = number == len(lines) and not is_json(line)  # without its newline, yet whole: not cut off
+            damages.append(Damage(path, number, str(error), torn))
     return records, damages
 
 

@@ -71,7 +71,7 @@ class Ranking:
                       _is_list(self.completions) and all(isinstance(text, str) for text in self.completions)
                       and (count >= 2 or (count == 0 and self.kind == "undo")))
         self._require("shown_order", f"each of the completions 0 to {count - 1} once",
-                      self.shown_order == [] or _is_permutation(self.shown_order, count))
+                      self.shown_order in ([], ()) or _is_permutation(self.shown_order, count))
         self._set("completions", list(self.completions))
         self._set("shown_order", list(self.shown_order))
 
@@ -137,13 +137,27 @@ _FIELDS = {entry.name: entry for entry in fields(Ranking) if entry.name != "extr
 
 def parse_line(line: bytes) -> Ranking:
     """The record that one line of a ranking file holds. Raises: InputError if it holds none."""
-    try:  # some editors put a byte-order mark before the first line
-        values = json.loads(line.decode().removeprefix("\ufeff"), parse_constant=_refuse, parse_float=_finite)
+    try:
+        values = _decode(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"not a line of JSON ({_one_line(error)})") from error
     if not isinstance(values, dict):
         raise InputError(f"a record is a JSON object, this is {reprlib.repr(values)}")
     return Ranking.from_mapping(values)
+
+
+def is_json(line: bytes) -> bool:
+    """Whether a line is whole, be it a record or not."""
+    try:
+        _decode(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _decode(line: bytes) -> Any:
+    """Some editors put a byte-order mark before the first line."""
+    return json.loads(line.decode().removeprefix("\ufeff"), parse_constant=_refuse, parse_float=_finite)
 
 
 def item_key(prompt: str, completions: Sequence[str]) -> tuple[str, tuple[str, ...]]:

@@ -56,7 +56,7 @@ Once = Callable[[str, Callable[[], Any]], Any]
 class Sizes:
     """How much is recorded; the rest is as in the run."""
 
-    coefficients: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+    coefficients: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.15, 0.3, 0.8)
     again: tuple[float, ...] = (0.0, 0.05)  # coefficients that are run again with the refitted reward model
     iterations: int = 60
     episodes: int = 128
@@ -69,7 +69,7 @@ class Sizes:
     epochs: int = 4  # of fitting a reward model
 
 
-QUICK = Sizes(coefficients=(0.0, 0.2), again=(0.0,), iterations=2, episodes=8, samples=12, told=2, openings=4, most=4,
+QUICK = Sizes(coefficients=(0.0, 0.15), again=(0.0,), iterations=2, episodes=8, samples=12, told=2, openings=4, most=4,
               endings=16, labels=8, epochs=1)
 
 

@@ -115,7 +115,7 @@ class PPOConfig:
     value_head_rate: float = 10.0  # times the learning rate: the head starts from nothing
     gamma: float = 1.0
     lam: float = 1.0  # the score comes at the end, and the plot is chosen at the beginning
-    kl_coef: float = 0.2
+    kl_coef: float = 0.15
     adaptive: bool = False
     kl_target: float = 4.0  # nats per ending, used when adaptive
     max_grad_norm: float = 1.0

@@ -47,7 +47,8 @@ def load_pretrained(auto_class: Any, path_or_name: str | Path, architectures: It
             if config.architectures and found not in set(architectures):
                 raise InputError(f"{name} is a {found}: give {wanted}")
             if not isinstance(getattr(config, "max_position_embeddings", None), int):
-                raise InputError(f"{name} does not say how many tokens it sees at once: give {wanted}")
+                raise InputError(f"{name} does not say how many tokens it sees at once (max_position_embeddings): "
+                                 "give a model that does, such as a GPT-2")
             model, report = auto_class.from_pretrained(name, config=config, dtype=torch.float32,
                                                        use_safetensors=True, trust_remote_code=False,
                                                        local_files_only=local, output_loading_info=True)

@@ -113,6 +113,8 @@ def _run(given: dict[str, Any]) -> int:
     try:
         print(summary(metrics, out))
     except (KeyError, TypeError):
+        if not finished:
+            raise  # a run's own metrics: that would be our fault
         raise InputError(f"{out / 'metrics.json'} is not what a run writes: give another --out") from None
     return 0
 

@@ -252,8 +252,8 @@ def known(loop: Loop) -> dict[str, Any]:
     if not loop.task.tales_world:
         reasons |= dict.fromkeys(("gold", "grammatical", "coherent"), loop.task.reason)
     reward_model = read_json(loop.folder.state / "reward_model.json", {})
-    if reward_model.get("accuracy", 0) is None:
-        reasons["accuracy"] = "the rankings of the prompts kept for the test hold no preference"
+    if reward_model and reward_model["accuracy"] is None:
+        reasons |= dict.fromkeys(("accuracy", "accuracy_ceiling"), "the prompts kept for the test hold no preference")
     if not loop.task.panel:
         reasons["accuracy_ceiling"] = "people's true probabilities are not known; the simulated panel's are"
     return {"seed": loop.config.seed, "reward_model": reward_model,

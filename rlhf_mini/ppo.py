@@ -193,8 +193,6 @@ def start_ppo(language_model: nn.Module, config: PPOConfig) -> PPOState:
 def train_ppo(state: PPOState, reference: nn.Module, score: Score, prompt_ids: Sequence[Sequence[int]],
               config: PPOConfig, eos_id: int, pad_id: int) -> Iterator[PPOIteration]:
     """Run the iterations that the state has not done yet; each changes the state and yields its record."""
-    if not prompt_ids:
-        raise InputError("there is no prompt to practise on: give at least one")
     while state.iteration < config.iterations:
         yield ppo_iteration(state, reference, score, prompt_ids, config, eos_id, pad_id)
 
@@ -253,6 +251,8 @@ def anneal(state: PPOState, config: PPOConfig) -> float:
 def choose(prompt_ids: Sequence[Sequence[int]], episodes: int,
            generator: torch.Generator) -> list[Sequence[int]]:
     """Prompts in random order; none comes again before all others have come."""
+    if not prompt_ids:
+        raise InputError("there is no prompt to practise on: give at least one")
     rounds = -(-episodes // len(prompt_ids))
     order = torch.cat([torch.randperm(len(prompt_ids), generator=generator) for _ in range(rounds)])
     return [prompt_ids[i] for i in order[:episodes].tolist()]

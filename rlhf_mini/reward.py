@@ -19,6 +19,7 @@ from rlhf_mini.config import RewardConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import PAD, context_length, encode_endings, encode_prompts, pad_right
 from rlhf_mini.optimisers import adamw, schedule, set_rate
+from rlhf_mini.rankings.record import are_tie_groups
 from rlhf_mini.sft import check_loss, epochs
 
 Example = tuple[str, Sequence[str], Sequence[Sequence[int]]]  # prompt, completions, tie groups (best first)
@@ -83,12 +84,7 @@ def above(competes: Tensor) -> Tensor:
 
 def checked_ranking(ranking: Sequence[Sequence[int]], size: int) -> Sequence[Sequence[int]]:
     """The ranking itself. Raises: InputError where it is not tie groups of 0 to size - 1, each index once."""
-    try:
-        indices = [index for group in ranking for index in group]
-        valid = sorted(indices) == list(range(size)) and all(map(len, ranking)) and bool not in map(type, indices)
-    except TypeError:  # a flat list of indices, or something else than indices
-        valid = False
-    if not valid or size == 0:
+    if size == 0 or not are_tie_groups(ranking, size):
         raise InputError(f"{ranking!r} is no ranking of {size} completions: give tie groups, best first, that hold "
                          f"each index from 0 to {size - 1} once, such as [[1], [0, 2]]")
     return ranking

@@ -87,6 +87,8 @@ def sample(policy: nn.Module, prompt_ids: Sequence[Sequence[int]], *, max_new_to
     Rows that have ended leave the batch, some at a time. Each row has its own random numbers, so none depends on
     another.
     """
+    if not temperature > 0:
+        raise InputError(f"temperature is {temperature}: give a number above 0")
     trunk, head, value_head = trunk_and_head(policy)
     device = next(trunk.parameters()).device
     prompt_tokens, prompt_mask = (x.to(device) for x in pad_left(prompt_ids, pad_id))
@@ -185,8 +187,6 @@ def sample_texts(model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, ma
                  temperature: float, seed: int,
                  batch_size: int = 128) -> tuple[list[str], list[bool], list[int]]:
     """One sampled ending per prompt: the texts, whether each ended, and how many tokens it has."""
-    if not temperature > 0:
-        raise InputError(f"temperature is {temperature}: give a number above 0")
     prompt_ids = encode_prompts(tokenizer, prompts)
     max_new_tokens = check_prompts(model, prompt_ids, prompts, max_new_tokens)
     generator = torch.Generator().manual_seed(seed)

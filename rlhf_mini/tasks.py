@@ -128,7 +128,7 @@ def divide(judgements: Iterable[Ranking], test: Collection[str]) -> tuple[list[R
 
 
 def _check_texts(judgements: Sequence[Ranking]) -> None:
-    """Raises: InputError naming a record with half a character in it (a lone surrogate), which no file can hold."""
+    """Raises: InputError naming a record with half a character in it, a lone surrogate: UTF-8 has no place for it."""
     for judged in judgements:
         for text in (judged.prompt, *judged.completions):
             try:

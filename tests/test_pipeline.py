@@ -290,6 +290,22 @@ def test_rankings_that_teach_nothing(config: RunConfig, tmp_path: Path, ranking:
     assert not config.out.exists()
 
 
+def test_an_accuracy_that_nothing_tells_has_a_reason(config: RunConfig, tmp_path: Path) -> None:
+    """All is tied in the prompts that are kept for the test."""
+    tied = load_task(replace(config, rankings=(other_text(tmp_path / "a.jsonl", 12),)), tmp_path / "copy").test_prompts
+    records = [replace(one, ranking=[[0, 1, 2]]) if one.prompt in tied else one
+               for one in rankings.load_rankings(tmp_path / "a.jsonl")]
+    rankings.save_rankings(records, tmp_path / "b.jsonl")
+    metrics = pipeline.run(replace(config, rankings=(tmp_path / "b.jsonl",)))
+    assert metrics["reward_model"]["accuracy"] is None
+    assert "no preference" in metrics["reasons"]["accuracy"]
+
+
+def test_one_sample_has_no_standard_deviation() -> None:
+    with pytest.raises(InputError, match=r"RunConfig\.samples"):
+        RunConfig(samples=1)
+
+
 def test_a_prompt_longer_than_the_context(config: RunConfig, tmp_path: Path) -> None:
     records = [rankings.Ranking(id=str(i), prompt=f"Line {i} " + "word " * 200 * (i == 3),
                                 completions=["a", "b"], annotator="Ada", ranking=[[0], [1]])

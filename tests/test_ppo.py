@@ -447,6 +447,8 @@ def test_prompts_come_in_random_order_and_equally_often() -> None:
     counts = [chosen.count(prompt) for prompt in prompts]
     assert len(chosen) == 12 and min(counts) >= 2 and max(counts) <= 3
     assert sorted(chosen[:5], key=list) == prompts and chosen[:5] != prompts
+    with pytest.raises(InputError, match="no prompt"):
+        choose([], 12, torch.Generator())
 
 
 def test_explained_variance_by_hand() -> None:

@@ -238,6 +238,10 @@ def test_pairs_are_all_that_differ(ratings: list[int]) -> None:
 # The session
 
 
+def test_an_order_that_is_not_known_may_be_an_empty_tuple() -> None:
+    assert record("a", shown_order=()).shown_order == []
+
+
 def test_positions_become_completions_and_the_shown_order_is_recorded() -> None:
     session = RankingSession(ITEMS, "Ada", seed=3)
     item = session.current

@@ -63,6 +63,12 @@ class Page(HTMLParser):
         return " ".join("".join(self.words).split())
 
 
+def test_half_a_character_does_not_stop_the_report(tmp_path: Path) -> None:
+    """UTF-8 has no place for a lone surrogate."""
+    told = {"opening": "Mira found a key.", "sft": {**TOLD, "ending": "They shared \ud800it."}}
+    assert "They shared ?it." in render(tmp_path, METRICS, HISTORY, {"stories": [told]})[1].text
+
+
 def render(folder: Path, metrics: dict[str, Any], history: list[Any],
            samples: dict[str, Any]) -> tuple[str, Page]:
     source = write_report(folder, metrics, history, samples).read_text(encoding="utf-8")

@@ -227,7 +227,8 @@ def test_empty_prompts_are_an_error(model: Any, prompts: list[list[int]]) -> Non
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 def test_a_temperature_that_is_not_above_0_is_an_error(model: Any, temperature: float) -> None:
     with pytest.raises(InputError, match="temperature"):
-        sample_texts(model, None, ["Once"], max_new_tokens=4, temperature=temperature, seed=0)
+        sample(model, [[5]], max_new_tokens=4, temperature=temperature, eos_id=EOS, pad_id=PAD,
+               generator=torch.Generator())
 
 
 def test_rows_selects_every_field(model: Any) -> None:

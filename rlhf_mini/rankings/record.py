@@ -147,7 +147,7 @@ def parse_line(line: bytes) -> Ranking:
 
 
 def is_json(line: bytes) -> bool:
-    """Whether a line is whole, be it a record or not."""
+    """Whether a line is whole, be it a record or not: what was cut off while it was written no longer parses."""
     try:
         _decode(line)
     except (ValueError, RecursionError):

@@ -32,7 +32,7 @@ run:        ## the whole loop
 quick:      ## a rough pass of the loop
 	$(PYTHON) -m rlhf_mini run --quick
 
-pretrain:   ## rebuild the embedded checkpoint into OUT (over an hour)
+pretrain:   ## rebuild the embedded checkpoint into OUT (an hour and a half, or more)
 	$(PYTHON) -m rlhf_mini pretrain --out $(OUT)
 
 seeds:      ## the five seeds of the README table, into assets/seeds.json (an hour and a half; finished ones are kept)
@@ -46,10 +46,10 @@ labels:     ## accuracy against the number of labels, into assets/label_efficien
 	test -s runs/3/metrics.json || $(PYTHON) -m rlhf_mini run --seed 3 --out runs/3
 	PYTHONPATH=. $(PYTHON) benchmarks/label_efficiency.py --run runs/3 --out assets/label_efficiency.json
 
-sweep:      ## the coefficients and the second round of notebook 07, into assets/sweep.json (80 minutes)
+sweep:      ## the coefficients and the second rounds of notebook 07, into assets/sweep.json (an hour and a half)
 	PYTHONPATH=. $(PYTHON) benchmarks/sweep.py --run assets/run-3 --out assets/sweep.json --work runs/sweep
 
-taste:      ## the tastes and seeds of notebook 08, into assets/taste.json (an hour)
+taste:      ## the tastes and seeds of notebook 08, into assets/taste.json (half an hour)
 	PYTHONPATH=. $(PYTHON) benchmarks/taste.py --run assets/run-3 --out assets/taste.json
 
 notebooks:  ## run every notebook and store what it shows (a quarter of an hour)

@@ -30,7 +30,7 @@ from rlhf_mini.tasks import divide, make_task
 
 SIZES = (25, 50, 100, 200, 400, 800)
 SEEDS = (0, 1, 2)
-STEPS = 75  # at least, however few the rankings; twice as many fitted 25 and 100 no better
+STEPS = 75  # at least, however few the rankings; twice as many fitted 25 and 100 no better on an earlier checkpoint
 
 
 def whole(judged: Ranking) -> Example:

@@ -1,13 +1,14 @@
 """What happens when the reward is wrong? PPO at coefficients from 0 upwards, best of n, and a second round of labels.
 
 Starts from a finished run and records what notebook 07 draws. What --out already holds is not done again, so a
-stopped recording goes on where it was; --only does one part. Every PPO run takes some two minutes on two cores.
+stopped recording goes on where it was; --only does one part. A PPO run takes two to four minutes on two cores.
 
     coefficients      PPO at each coefficient: history, evaluation on held-out openings, a few stories
     adaptive          the same with the adaptive coefficient
     best_of_n         the best of 1, 2, 4, ... by the reward model, and by the gold reward as the perfect judge
     length            what the fine-tuned model writes: length, gold and proxy of every ending
     second_round      the simulated panel ranks endings of the policy without a penalty; refit, and run again
+    nearby_round      the same about endings of the policy with a small one
     more_of_the_same  the control: as many new rankings, but of the fine-tuned model's endings only
 
     python -m rlhf_mini run --seed 3 --out runs/3
@@ -46,7 +47,8 @@ from rlhf_mini.tasks import ask_panel, divide, in_order, make_task, seed_for
 
 HISTORY = ("iteration", "score", "gold", "kl", "kl_coef", "coherent", "grammatical", "length", "ended", "entropy")
 DEMONSTRATIONS = 2000  # as many as tell how long an ending may be; nothing is fine-tuned here
-HACKED, SAME = "second_round", "more_of_the_same"
+HACKED, NEARBY, SAME = "second_round", "nearby_round", "more_of_the_same"
+ASKED_ABOUT = {HACKED: 0.0, NEARBY: 0.05}  # coefficient of the policy whose endings are labelled
 Once = Callable[[str, Callable[[], Any]], Any]
 
 
@@ -54,7 +56,7 @@ Once = Callable[[str, Callable[[], Any]], Any]
 class Sizes:
     """How much is recorded; the rest is as in the run."""
 
-    coefficients: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+    coefficients: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.15, 0.3, 0.8)
     again: tuple[float, ...] = (0.0, 0.05)  # coefficients that are run again with the refitted reward model
     iterations: int = 60
     episodes: int = 128
@@ -67,7 +69,7 @@ class Sizes:
     epochs: int = 4  # of fitting a reward model
 
 
-QUICK = Sizes(coefficients=(0.0, 0.2), again=(0.0,), iterations=2, episodes=8, samples=12, told=2, openings=4, most=4,
+QUICK = Sizes(coefficients=(0.0, 0.15), again=(0.0,), iterations=2, episodes=8, samples=12, told=2, openings=4, most=4,
               endings=16, labels=8, epochs=1)
 
 
@@ -203,16 +205,17 @@ def swept(bench: Bench, kl_coef: float, judge: Judge, adaptive: bool = False) ->
     samples, found = evaluated(bench, policy, judge)
     if judge is not bench.first:
         found["evaluation"]["proxy_first"] = bench.first.of_samples(samples).mean().item()
-    if (judge, kl_coef, adaptive) == (bench.first, 0.0, False):
-        save_language_model(policy, bench.loop.tokenizer, bench.work / "policy-0")
+    if judge is bench.first and not adaptive and kl_coef in ASKED_ABOUT.values():
+        save_language_model(policy, bench.loop.tokenizer, bench.work / f"policy-{kl_coef:g}")
     return {"kl_coef": kl_coef, "adaptive": adaptive, **found, "history": columns(lines)}
 
 
-def without_penalty(bench: Bench) -> Any:
-    """The policy of coefficient 0, trained again where its folder is gone."""
-    if not (bench.work / "policy-0").exists():
-        swept(bench, 0.0, bench.first)
-    return load_language_model(bench.work / "policy-0")[0]
+def policy_of(bench: Bench, kl_coef: float) -> Any:
+    """The first round's policy at one of the coefficients asked about, trained again where its folder is gone."""
+    folder = bench.work / f"policy-{kl_coef:g}"
+    if not folder.exists():
+        swept(bench, kl_coef, bench.first)
+    return load_language_model(folder)[0]
 
 
 # --- the parts --------------------------------------------------------------------------------------------------
@@ -286,6 +289,11 @@ def second_round(bench: Bench, once: Once, kind: str = HACKED) -> None:
         once(f"{kl_coef:g}", partial(swept, bench, kl_coef, judge))
 
 
+def nearby_round(bench: Bench, once: Once) -> None:
+    """A second round about a policy that has not gone far."""
+    second_round(bench, once, NEARBY)
+
+
 def more_of_the_same(bench: Bench, once: Once) -> None:
     """The control for the second round."""
     second_round(bench, once, SAME)
@@ -294,13 +302,13 @@ def more_of_the_same(bench: Bench, once: Once) -> None:
 def new_labels(bench: Bench, kind: str) -> list[Ranking]:
     """The simulated panel's rankings of four endings for each of some training openings, one annotator each.
 
-    In the second round two endings of the policy without a penalty stand beside two of the fine-tuned model. Four of
-    that policy would mostly be nonsense: equal to the panel, ordered by its noise, and so no lesson. Beside a sensible
+    In a second round two endings of the policy stand beside two of the fine-tuned model. Four of the policy without a
+    penalty would mostly be nonsense: equal to the panel, ordered by its noise, and so no lesson. Beside a sensible
     ending the nonsense loses for certain, and the two sensible ones keep the old lesson fresh.
     """
     loop, seed = bench.loop, bench.loop.config.seed
     openings = tales.openings(bench.sizes.labels, seed_for(seed, "second round"), "train")
-    writers = [without_penalty(bench) if kind == HACKED else bench.sft, bench.sft]
+    writers = [policy_of(bench, ASKED_ABOUT[kind]) if kind in ASKED_ABOUT else bench.sft, bench.sft]
     each = [[loop.sampled(writer, openings, f"{kind} {half} {copy}") for copy in range(2)]
             for half, writer in enumerate(writers)]
     told = [samples.endings for pair in each for samples in pair]
@@ -345,14 +353,15 @@ def compared(bench: Bench, judge: Judge) -> dict[str, Any]:
     for name, one in (("first", bench.first), ("refitted", judge)):
         accuracy[name] = reward_model_metrics(one.model, one.tokenizer, pairs, scale=1.0, panel=False)["accuracy"]
     found: dict[str, Any] = {"accuracy": accuracy, "pairs_test": len(pairs)}
-    for name, policy in (("hacked", without_penalty(bench)), ("sft", bench.sft)):
+    for name, policy in (("hacked", policy_of(bench, 0.0)), ("sft", bench.sft)):
         samples = bench.loop.sampled(policy, bench.loop.task.held_out[:bench.sizes.openings], "evaluation")
         known = facts(samples, bench.first.of_samples(samples)) | {"refitted": judge.of_samples(samples)}
         found[name] = listed(known)
     return found
 
 
-PARTS = {part.__name__: part for part in (coefficients, adaptive, best_of_n, length, second_round, more_of_the_same)}
+PARTS = {part.__name__: part for part in (coefficients, adaptive, best_of_n, length, second_round, nearby_round,
+                                             more_of_the_same)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

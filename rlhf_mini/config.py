@@ -42,7 +42,7 @@ def _is_number(value: Any) -> bool:
 class PretrainConfig:
     """How the embedded checkpoint is made: the shape of the model, and the corpus it reads once."""
 
-    documents: int = 360_000
+    documents: int = 480_000
     batch_tokens: int = 4096
     learning_rate: float = 6e-3
     warmup: float = 0.02  # share of the steps
@@ -65,7 +65,7 @@ class PretrainConfig:
 class SFTConfig:
     """Supervised fine-tuning on demonstrations: `steps` batches of `batch_size` endings."""
 
-    steps: int = 750
+    steps: int = 400
     batch_size: int = 64
     learning_rate: float = 5e-4
     warmup: float = 0.05
@@ -115,7 +115,7 @@ class PPOConfig:
     value_head_rate: float = 10.0  # times the learning rate: the head starts from nothing
     gamma: float = 1.0
     lam: float = 1.0  # the score comes at the end, and the plot is chosen at the beginning
-    kl_coef: float = 0.2
+    kl_coef: float = 0.15
     adaptive: bool = False
     kl_target: float = 4.0  # nats per ending, used when adaptive
     max_grad_norm: float = 1.0

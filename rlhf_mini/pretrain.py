@@ -7,7 +7,8 @@ import json
 import math
 import os
 import random
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,11 @@ At temperature 1, without top-k or top-p, cut after 64 tokens (so most stop in m
 """
 
 
-def pages(config: PretrainConfig, tokenizer: Any) -> list[list[int]]:
-    """The corpus as rows of tokens that end in EOS and fit into the context."""
+def pages(config: PretrainConfig, tokenizer: Any) -> list[Sequence[int]]:
+    """The corpus as rows of tokens that end in EOS and fit into the context: arrays, a tenth the size of lists."""
     texts = corpus(config.documents, config.seed)
-    rows = [[*row, tokenizer.eos_token_id] for batch in _in_batches(texts, 4096) for row in encode(tokenizer, batch)]
-    return [row for row in rows if len(row) <= config.n_positions]
+    return [array("i", [*row, tokenizer.eos_token_id]) for batch in _in_batches(texts, 4096)
+            for row in encode(tokenizer, batch) if len(row) < config.n_positions]
 
 
 def _in_batches(items: Iterator[str], size: int) -> Iterator[list[str]]:

@@ -35,7 +35,7 @@ quick:      ## a rough pass of the loop
 pretrain:   ## rebuild the embedded checkpoint into OUT (an hour and a half, or more)
 	$(PYTHON) -m rlhf_mini pretrain --out $(OUT)
 
-seeds:      ## the five seeds of the README table, into assets/seeds.json (an hour and a half; finished ones are kept)
+seeds:      ## the five seeds of the README table, into assets/seeds.json (over an hour; finished ones are kept)
 	$(PYTHON) -m rlhf_mini seeds --seeds $(SEEDS) --out runs/seeds
 	cp runs/seeds/seeds.json assets/seeds.json
 

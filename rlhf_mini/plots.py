@@ -10,7 +10,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from rlhf_mini.errors import InputError
@@ -255,7 +254,7 @@ def labelled_axes(ax: Axes | None, title: str, xlabel: str, ylabel: str) -> Axes
     ax.grid(color="#DDDDDD", linewidth=0.7)
     ax.set_axisbelow(True)
     if xlabel == "iteration":
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no iteration 2.5
+        ax.locator_params(axis="x", integer=True)  # there is no iteration 2.5
     return ax
 
 

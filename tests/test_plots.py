@@ -68,6 +68,11 @@ def test_curve_draws_on_the_axes_it_is_given() -> None:
     assert plots.curve(history(), "score", ax) is ax
 
 
+@pytest.mark.parametrize("iterations", [2, 4, 18])
+def test_iterations_are_counted_in_whole_numbers(iterations: int) -> None:
+    assert all(tick == round(tick) for tick in plots.curve(history(iterations), "score").get_xticks())
+
+
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "0.3", True])
 def test_what_is_no_number_is_a_gap(value: Any) -> None:
     rows = [{"arm": "ppo", "iteration": 0, "gold": 1.0}, {"arm": "ppo", "iteration": 1, "gold": value}]

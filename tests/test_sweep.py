@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from rlhf_mini import pipeline, tales, tasks
-from rlhf_mini.config import RunConfig
+from rlhf_mini.config import PPOConfig, RunConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import new_language_model, save_language_model, train_tokenizer
 from rlhf_mini.rankings import load_rankings, save_rankings
 from rlhf_mini.reward import reward_model_from
 from rlhf_mini.tasks import ask_panel, make_task
 
+PRICE = PPOConfig().kl_coef
 PATH = Path(__file__).parent.parent / "benchmarks" / "sweep.py"
 
 
@@ -73,21 +74,21 @@ def again(sweep: Any, run: Path, out: Path, *more: str) -> None:
 def test_a_recording_holds_every_part(sweep: Any, recorded: Path) -> None:
     found = json.loads(recorded.read_text())
     assert set(found) == {"about", *sweep.PARTS}
-    assert list(found["coefficients"]) == ["sft", "0", "0.2"]
-    one = found["coefficients"]["0.2"]
+    assert list(found["coefficients"]) == ["sft", "0", f"{PRICE:g}"]
+    one = found["coefficients"][f"{PRICE:g}"]
     assert set(one["history"]) == set(sweep.HISTORY)
-    assert one["history"]["iteration"] == [1, 2] and one["history"]["kl_coef"] == [0.2, 0.2]
+    assert one["history"]["iteration"] == [1, 2] and one["history"]["kl_coef"] == [PRICE, PRICE]
     assert one["evaluation"]["samples"] == 12 and len(one["stories"]) == 2
     assert {"opening", "ending", "gold", "proxy", "coherent"} <= set(one["stories"][0])
-    assert found["adaptive"]["0.2"]["target"] == 4.0
-    assert found["adaptive"]["0.2"]["history"]["kl_coef"][1] != 0.2
+    assert found["adaptive"][f"{PRICE:g}"]["target"] == 4.0
+    assert found["adaptive"][f"{PRICE:g}"]["history"]["kl_coef"][1] != PRICE
     assert [row["n"] for row in found["best_of_n"]["by"]["proxy"]] == [1, 2, 4]
     assert len(found["length"]["endings"]["proxy"]) == 16
 
 
 def test_the_second_round_is_judged_by_both_reward_models(recorded: Path) -> None:
     found = json.loads(recorded.read_text())
-    for part in ("second_round", "more_of_the_same"):
+    for part in ("second_round", "nearby_round", "more_of_the_same"):
         one = found[part]
         assert one["labels"]["rankings"] == 8
         assert set(one["reward_model"]["accuracy"]) == {"first", "refitted"}
@@ -105,10 +106,10 @@ def test_a_recording_goes_on_and_repeats_nothing(sweep: Any, small: None, run: P
     again(sweep, run, recorded)
     assert "coefficient" not in capsys.readouterr().err
     shortened = json.loads(before)
-    del shortened["coefficients"]["0.2"], shortened["best_of_n"]
+    del shortened["coefficients"][f"{PRICE:g}"], shortened["best_of_n"]
     recorded.write_text(json.dumps(shortened))
     again(sweep, run, recorded, "--only", "coefficients")
-    assert "coefficients: 0.2" in capsys.readouterr().err
+    assert f"coefficients: {PRICE:g}" in capsys.readouterr().err
     again(sweep, run, recorded)
     assert json.loads(recorded.read_text()) == json.loads(before)
 

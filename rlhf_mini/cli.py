@@ -88,7 +88,7 @@ def _add_run_options(parser: Parser) -> Parser:
     add("--adaptive", action="store_true", help="let the weight follow a KL target instead of staying fixed")
     add("--temperature", type=float, metavar="T",
         help=f"of all sampling and log-probabilities (default: {ppo.temperature})")
-    add("--quick", action="store_true", help="a rough pass in four minutes")
+    add("--quick", action="store_true", help="a rough pass in three minutes")
     return parser
 
 

@@ -42,7 +42,7 @@ seeds:      ## the five seeds of the README table, into assets/seeds.json (over 
 benchmark:  ## a PPO iteration beside a naive one, into assets/benchmark.json
 	PYTHONPATH=. $(PYTHON) benchmarks/ppo_iteration.py --out assets/benchmark.json
 
-labels:     ## accuracy against the number of labels, into assets/label_efficiency.json (an hour)
+labels:     ## accuracy against the number of labels, into assets/label_efficiency.json (over an hour)
 	test -s runs/3/metrics.json || $(PYTHON) -m rlhf_mini run --seed 3 --out runs/3
 	PYTHONPATH=. $(PYTHON) benchmarks/label_efficiency.py --run runs/3 --out assets/label_efficiency.json
 

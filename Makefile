@@ -40,17 +40,17 @@ seeds:      ## the five seeds of the README table, into assets/seeds.json (over 
 	cp runs/seeds/seeds.json assets/seeds.json
 
 benchmark:  ## a PPO iteration beside a naive one, into assets/benchmark.json
-	PYTHONPATH=. $(PYTHON) benchmarks/ppo_iteration.py --out assets/benchmark.json
+	PYTHONPATH=. $(PYTHON) tests/benchmarks/ppo_iteration.py --out assets/benchmark.json
 
 labels:     ## accuracy against the number of labels, into assets/label_efficiency.json (over an hour)
 	test -s runs/3/metrics.json || $(PYTHON) -m rlhf_mini run --seed 3 --out runs/3
-	PYTHONPATH=. $(PYTHON) benchmarks/label_efficiency.py --run runs/3 --out assets/label_efficiency.json
+	PYTHONPATH=. $(PYTHON) assets/record/label_efficiency.py --run runs/3 --out assets/label_efficiency.json
 
 sweep:      ## the coefficients and the second rounds of notebook 07, into assets/sweep.json (an hour and a half)
-	PYTHONPATH=. $(PYTHON) benchmarks/sweep.py --run assets/run-3 --out assets/sweep.json --work runs/sweep
+	PYTHONPATH=. $(PYTHON) assets/record/sweep.py --run assets/run-3 --out assets/sweep.json --work runs/sweep
 
 taste:      ## the tastes and seeds of notebook 08, into assets/taste.json (half an hour)
-	PYTHONPATH=. $(PYTHON) benchmarks/taste.py --run assets/run-3 --out assets/taste.json
+	PYTHONPATH=. $(PYTHON) assets/record/taste.py --run assets/run-3 --out assets/taste.json
 
 notebooks:  ## run every notebook and store what it shows (a quarter of an hour)
 	$(PYTHON) notebooks/execute.py

@@ -93,14 +93,14 @@ def _add_run_options(parser: Parser) -> Parser:
 
 
 def _run(given: dict[str, Any]) -> int:
-    from rlhf_mini.runs import RunFolder, latest_unfinished, next_folder
+    from rlhf_mini.run.folder import RunFolder, latest_unfinished, next_folder
     from rlhf_mini.tables import summary
 
     resume = given.pop("resume", False)
     out = given.get("out") or (latest_unfinished() if resume else next_folder())
     finished = resume and (out / "metrics.json").exists()
     if finished:
-        from rlhf_mini.runs import read_json
+        from rlhf_mini.run.folder import read_json
         metrics = read_json(out / "metrics.json", {})
     else:
         config = run_config(given | {"out": out}, resume)
@@ -122,7 +122,7 @@ def _run(given: dict[str, Any]) -> int:
 def run_config(given: Mapping[str, Any], resume: bool = False) -> Any:
     """The settings of a run: the given options on top of the defaults, or of those of the run to resume."""
     from rlhf_mini.config import RunConfig
-    from rlhf_mini.runs import load_config
+    from rlhf_mini.run.folder import load_config
 
     config = load_config(given["out"]) if resume else RunConfig(out=given["out"])
     ppo = {name: given[name] for name in PPO_OPTIONS if name in given}
@@ -184,12 +184,13 @@ def _seeds_parser() -> Parser:
 
 
 def _seeds(given: dict[str, Any]) -> int:
-    from rlhf_mini.seeds import markdown, run_seeds
+    from rlhf_mini.pipeline import run
+    from rlhf_mini.run.seeds import markdown, run_seeds
 
     seeds, out = given.pop("seeds"), given.pop("out")
     configs = [run_config({**given, "seed": seed, "out": out / f"seed-{seed}"}) for seed in seeds]
     try:
-        print(markdown(run_seeds(configs, out)))
+        print(markdown(run_seeds(run, configs, out)))
     except KeyboardInterrupt:
         return _complain("stopped: the same command continues", 130)
     return 0

@@ -32,7 +32,6 @@ from rlhf_mini.language_model import (
 )
 from rlhf_mini.plots import LOOKS
 from rlhf_mini.ppo import PPOIteration, Score, start_ppo, train_ppo
-from rlhf_mini.progress import progress, watch
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.report import write_report
 from rlhf_mini.reward import (
@@ -42,10 +41,11 @@ from rlhf_mini.reward import (
     reward_model_from,
     score_rollout,
 )
-from rlhf_mini.runs import RunFolder, read_json, versions, write_json
-from rlhf_mini.settings import fits, fitted, sized
+from rlhf_mini.run.folder import RunFolder, read_json, versions, write_json
+from rlhf_mini.run.progress import progress, watch
+from rlhf_mini.run.settings import fits, fitted, sized
+from rlhf_mini.run.tasks import Task, ask_panel, divide, given_rankings, in_order, make_task, seed_for
 from rlhf_mini.sft import train_sft
-from rlhf_mini.tasks import Task, ask_panel, divide, given_rankings, in_order, make_task, seed_for
 
 RANKINGS = "rankings.jsonl"
 SAVE_EVERY = 10  # iterations of PPO between two states that a run can continue from

@@ -206,7 +206,7 @@ def who_agrees(found: Agreement, ax: Axes | None = None) -> Axes:
 def labels_against_accuracy(recorded: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """Accuracy over the number of rankings, for each form that they are used in: median and range of the seeds.
 
-    `recorded` is what `benchmarks/label_efficiency.py` writes; the ceiling is drawn where it is known.
+    `recorded` is what `assets/record/label_efficiency.py` writes; the ceiling is drawn where it is known.
     """
     ax = labelled_axes(ax, "How many labels does a reward model need?", "rankings of four endings (log scale)",
                "accuracy (fraction of held-out pairs)")

@@ -16,7 +16,7 @@ from rlhf_mini import tales
 from rlhf_mini.config import PretrainConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import encode, new_language_model, save_language_model, train_tokenizer
-from rlhf_mini.progress import progress
+from rlhf_mini.run.progress import progress
 from rlhf_mini.sampling import sample_texts
 from rlhf_mini.sft import mean_loss, train_lm
 from rlhf_mini.tales.corpus import corpus

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 
 from rlhf_mini.tales.grammar import Story, compose
-from rlhf_mini.tales.lexicon import GENDER, NAMES, THINGS, vocabulary
-from rlhf_mini.tales.patterns import Token
+from rlhf_mini.tales.lexicon import GENDER, NAMES, THINGS
+from rlhf_mini.tales.patterns import Token, vocabulary
 
 Damage = Callable[[Story, random.Random], "str | None"]  # None: this story cannot be damaged so
 

@@ -17,7 +17,7 @@ from rlhf_mini.cli import main, run_config
 from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.rankings import Ranking, save_rankings
-from rlhf_mini.runs import RunFolder
+from rlhf_mini.run.folder import RunFolder
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
 

@@ -1,4 +1,4 @@
-"""PPO against the exact optimum, in worlds so small that every ending can be written down (`rlhf_mini.tiny_world`).
+"""PPO against the exact optimum, in worlds so small that every ending can be written down (`tiny_world`).
 
 With a penalty of beta * KL(policy || reference), the best policy is reference * exp(reward / beta), made
 to sum to 1, and worth J* = beta * ln E_reference[exp(reward / beta)]. No policy may be worth more; PPO
@@ -9,7 +9,7 @@ import pytest
 
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.ppo import start_ppo, train_ppo
-from rlhf_mini.tiny_world import LENGTH, NEVER, PROMPT, number, tiny_world
+from rlhf_mini.teaching.tiny_world import LENGTH, NEVER, PROMPT, number, tiny_world
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.axes import Axes
 
-from rlhf_mini import kl, notebook
+from rlhf_mini import kl
+from rlhf_mini.teaching import notebook
 
 matplotlib.use("Agg")
 

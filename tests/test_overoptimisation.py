@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_mini import overoptimisation as over
 from rlhf_mini.errors import InputError
+from rlhf_mini.teaching import overoptimisation as over
 
 matplotlib.use("Agg")
 LENGTH = [1.0, 1, 1, 1, -1, -1, -1, -1]

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from rlhf_mini import pipeline, rankings, runs, tales, tasks
-from rlhf_mini import progress as progress_module
+from rlhf_mini import pipeline, rankings, tales
 from rlhf_mini.config import PPOConfig, RewardConfig, RunConfig, SFTConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import (
@@ -22,12 +21,15 @@ from rlhf_mini.language_model import (
     save_language_model,
     train_tokenizer,
 )
-from rlhf_mini.runs import History, RunFolder, latest_unfinished, load_config, next_folder, write_json
-from rlhf_mini.seeds import markdown, run_seeds
-from rlhf_mini.settings import fitted, sized
+from rlhf_mini.run import folder as runs
+from rlhf_mini.run import progress as progress_module
+from rlhf_mini.run import tasks
+from rlhf_mini.run.folder import History, RunFolder, latest_unfinished, load_config, next_folder, write_json
+from rlhf_mini.run.seeds import markdown, run_seeds
+from rlhf_mini.run.settings import fitted, sized
+from rlhf_mini.run.tasks import Task, given_rankings, make_task
 from rlhf_mini.sft import train_sft
 from rlhf_mini.tables import summary
-from rlhf_mini.tasks import Task, given_rankings, make_task
 
 MODELS = ("base", "sft", "best_of_4", "best_of_16", "ppo", "ppo_no_kl")
 
@@ -394,7 +396,7 @@ def test_several_seeds_make_a_table(config: RunConfig, finished: RunConfig, tmp_
         write_json(out / "metrics.json", metrics)
         write_json(out / "config.json", stored)
         configs.append(replace(config, seed=seed, out=out))
-    gathered = run_seeds(configs, tmp_path)
+    gathered = run_seeds(pipeline.run, configs, tmp_path)
     assert gathered["seeds"] == [0, 1] and (tmp_path / "seeds.json").exists()
     gold = gathered["models"]["ppo"]["gold_mean"]
     assert gold == {"values": [0.5, 1.5], "median": 1.0, "min": 0.5, "max": 1.5}
@@ -403,7 +405,7 @@ def test_several_seeds_make_a_table(config: RunConfig, finished: RunConfig, tmp_
     assert table.startswith("| model | gold |") and "| PPO without KL |" in table and "1 of 2" in table
     assert "+1.00 (+0.50 to +1.50)" in table
     with pytest.raises(InputError, match=r"started with ppo\.kl_coef"):
-        run_seeds([replace(configs[0], ppo=replace(config.ppo, kl_coef=0.5))], tmp_path)
+        run_seeds(pipeline.run, [replace(configs[0], ppo=replace(config.ppo, kl_coef=0.5))], tmp_path)
 
 
 def test_the_readme_shows_the_recorded_seeds() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from rlhf_mini import report_words as words
-from rlhf_mini.page import Html, inline_svg, join, tag
+from rlhf_mini.report import text as words
 from rlhf_mini.report import write_report
+from rlhf_mini.report.html import Html, inline_svg, join, tag
 
 EVIL = '<script>alert("x")</script> & <img src="https://example.org/a.png">'
 

@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf_mini import pipeline, tales, tasks
+from rlhf_mini import pipeline, tales
 from rlhf_mini.config import PPOConfig, RunConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import new_language_model, save_language_model, train_tokenizer
 from rlhf_mini.rankings import load_rankings, save_rankings
 from rlhf_mini.reward import reward_model_from
-from rlhf_mini.tasks import ask_panel, make_task
+from rlhf_mini.run import tasks
+from rlhf_mini.run.tasks import ask_panel, make_task
 
 PRICE = PPOConfig().kl_coef
-PATH = Path(__file__).parent.parent / "benchmarks" / "sweep.py"
+PATH = Path(__file__).parent.parent / "assets" / "record" / "sweep.py"
 
 
 @pytest.fixture(scope="module")

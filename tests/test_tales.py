@@ -20,8 +20,8 @@ from rlhf_mini.language_model import encode_endings, load_language_model
 from rlhf_mini.tales import panel
 from rlhf_mini.tales.corpus import corpus
 from rlhf_mini.tales.grammar import MAX_CHARACTERS, Scene, compose
-from rlhf_mini.tales.lexicon import THING_TAGS, THREADS, tokenise, vocabulary
-from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, OPENINGS, ORIGINS, THING_STATES, Pattern
+from rlhf_mini.tales.lexicon import THING_TAGS, THREADS, tokenise
+from rlhf_mini.tales.patterns import COMPANY, ENDINGS, MOODS, OPENINGS, ORIGINS, THING_STATES, Pattern, vocabulary
 
 OPENING = "Nora was hiding by the mill when she saw a red kite."
 TWICE = "It flew higher than the clouds. It flew higher than the chimneys. Look up: it may be there still."

@@ -24,7 +24,7 @@ from rlhf_mini.language_model import encode_endings, encode_prompts, pad_id, pad
 from rlhf_mini.rankings import Ranking, RankingSession, RankingStore, to_pairs
 from rlhf_mini.reward import pair_accuracy, reward_model_from, score_rollout, score_texts
 from rlhf_mini.sampling import Rollout, pad_left, sample
-from rlhf_mini.taste import (
+from rlhf_mini.teaching.taste import (
     SIMULATED_TASTES,
     BlindTest,
     Outcome,
@@ -240,7 +240,7 @@ def test_a_simulated_taste_repeats_itself_and_writes_into_the_store(tmp_path: Pa
 def test_items_have_different_endings_and_each_opening_once(tiny_model: Any, tiny_tokenizer: Any,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     told = ["a", "b", "a", "c", "d", "e", "x", "x", "x", "x", "x", "x", "y", "y", "z", "y", "y", "y"]
-    monkeypatch.setattr("rlhf_mini.taste.sample_texts", lambda *_, **__: (told, [], []))
+    monkeypatch.setattr("rlhf_mini.teaching.taste.sample_texts", lambda *_, **__: (told, [], []))
     items = taste_items(tiny_model, tiny_tokenizer, OPENINGS[:3], each=4)
     assert items == [(OPENINGS[0], ["a", "b", "c", "d"]), (OPENINGS[2], ["y", "z"])]
 
@@ -328,7 +328,7 @@ def test_a_text_longer_than_the_context_is_judged_by_its_beginning(panels: tuple
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    spec = importlib.util.spec_from_file_location("taste_benchmark", ROOT / "benchmarks" / "taste.py")
+    spec = importlib.util.spec_from_file_location("taste_benchmark", ROOT / "assets" / "record" / "taste.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look it up

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from functools import lru_cache
 from importlib.resources import files
 
 DATA = files("rlhf_mini.tales") / "data"
@@ -48,15 +47,3 @@ _TOKEN = re.compile(r" ?[^\W\d_]+|'[a-z]+| ?[^\w\s]| ?[\d_]+|\s")
 def tokenise(text: str) -> list[str]:
     """Split text into words and marks, each with the space before it; `"".join` restores the text."""
     return _TOKEN.findall(text)
-
-
-@lru_cache(maxsize=1)
-def vocabulary() -> tuple[str, ...]:
-    """Every word that can stand in a tale, fillers and the words of the patterns, sorted."""
-    from rlhf_mini.tales.patterns import ENDINGS, OPENINGS
-
-    words = set(CLASSES)
-    for pattern in (*ENDINGS, *OPENINGS):
-        for variant in pattern.variants:
-            words |= {t.text.strip() for t in variant.tokens if t.role is None and t.text.strip().isalpha()}
-    return tuple(sorted(words))

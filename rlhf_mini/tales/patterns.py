@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from rlhf_mini.tales.lexicon import CLASS_OF_ROLE, DATA, FILLERS, PRONOUNS, THREADS, tokenise
+from rlhf_mini.tales.lexicon import CLASS_OF_ROLE, CLASSES, DATA, FILLERS, PRONOUNS, THREADS, tokenise
 
 THING_STATES = ("wanted", "here", "broken", "lost", "given", "eaten")
 COMPANY = ("alone", "together")
@@ -217,7 +217,14 @@ class Trie:
 
 def tokens_and_classes(text: str) -> tuple[list[str], list[tuple[str, ...]]]:
     """Tokens of a text that stands at the start of a sentence, with the word classes of each."""
-    from rlhf_mini.tales.lexicon import CLASSES
-
     tokens = tokenise(" " + text)
     return tokens, [CLASSES.get(t[1:], ()) if t[0] == " " else () for t in tokens]
+
+
+def vocabulary() -> tuple[str, ...]:
+    """Every word that can stand in a tale, fillers and the words of the patterns, sorted."""
+    words = set(CLASSES)
+    for pattern in (*ENDINGS, *OPENINGS):
+        for variant in pattern.variants:
+            words |= {t.text.strip() for t in variant.tokens if t.role is None and t.text.strip().isalpha()}
+    return tuple(sorted(words))

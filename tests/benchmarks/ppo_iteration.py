@@ -6,7 +6,7 @@ every row to the end of the longest), fresh forward passes for the old log-proba
 position of every padded row, and a log-softmax over all of them. TRL is measured where its last release with PPO is
 installed (`pip install trl==1.12.0`); it, too, has a critic of full size.
 
-    python benchmarks/ppo_iteration.py --out assets/benchmark.json
+    python tests/benchmarks/ppo_iteration.py --out assets/benchmark.json
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ the pairs in them (Bradley-Terry) and as the winner alone: the same human effort
 same number of rankings see each equally often. Accuracy is on the pairs of the run's held-out prompts.
 
     python -m rlhf_mini run --seed 3 --out runs/3
-    python benchmarks/label_efficiency.py --run runs/3 --out assets/label_efficiency.json
+    python assets/record/label_efficiency.py --run runs/3 --out assets/label_efficiency.json
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rlhf_mini.evaluate import reward_model_metrics
 from rlhf_mini.language_model import load_language_model
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.reward import Example, bradley_terry_losses, fit_reward, plackett_luce_losses, reward_model_from
-from rlhf_mini.tasks import divide, make_task
+from rlhf_mini.run.tasks import divide, make_task
 
 SIZES = (25, 50, 100, 200, 400, 800)
 SEEDS = (0, 1, 2)

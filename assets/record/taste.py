@@ -7,13 +7,13 @@ checkpoint, with a tokenizer of its own, which follows the same judgements; and 
 follows the panel.
 
     python -m rlhf_mini run --seed 3 --out runs/3
-    python benchmarks/taste.py --run runs/3 --out assets/taste.json
+    python assets/record/taste.py --run runs/3 --out assets/taste.json
 
 A case that the file has already is not done again. The other checkpoint is a small GPT-2 that is fine-tuned on tales
 from nothing; `--other` names another, fine-tuned already:
 
     python -m rlhf_mini run --base PATH --out runs/NAME
-    python benchmarks/taste.py --run runs/3 --out assets/taste.json --other runs/NAME/sft
+    python assets/record/taste.py --run runs/3 --out assets/taste.json --other runs/NAME/sft
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from rlhf_mini.language_model import (
     train_tokenizer,
 )
 from rlhf_mini.ppo import Score, start_ppo, train_ppo
-from rlhf_mini.progress import progress, watch
 from rlhf_mini.rankings import Ranking, RankingSession, to_pairs
 from rlhf_mini.reward import load_reward_model, pair_accuracy
-from rlhf_mini.runs import read_json, write_json
+from rlhf_mini.run.folder import read_json, write_json
+from rlhf_mini.run.progress import progress, watch
+from rlhf_mini.run.tasks import seed_for
 from rlhf_mini.sft import train_sft
 from rlhf_mini.tales import Annotator
-from rlhf_mini.tasks import seed_for
-from rlhf_mini.taste import (
+from rlhf_mini.teaching.taste import (
     SIMULATED_TASTES,
     TASTE_FIT,
     blind_pairs,

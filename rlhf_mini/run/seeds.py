@@ -8,8 +8,7 @@ from statistics import median
 from typing import Any
 
 from rlhf_mini.config import RunConfig
-from rlhf_mini.pipeline import run
-from rlhf_mini.runs import check_same, read_json, write_json
+from rlhf_mini.run.folder import check_same, read_json, write_json
 from rlhf_mini.tables import COLUMNS, MODELS
 
 Metrics = Mapping[str, Any]
@@ -34,13 +33,13 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def run_seeds(configs: Sequence[RunConfig], out: Path) -> dict[str, Any]:
-    """Run every config that is not finished yet, then gather all of them into `out`/seeds.json."""
+def run_seeds(run: Callable[[RunConfig, bool], Metrics], configs: Sequence[RunConfig], out: Path) -> dict[str, Any]:
+    """Give every config that is not finished yet to `pipeline.run`, then gather all of them into `out`/seeds.json."""
     finished = {}
     for config in configs:
         check_same(config)
         if not (config.out / "metrics.json").exists():
-            run(config, resume=(config.out / "config.json").exists())
+            run(config, (config.out / "config.json").exists())
         finished[config.seed] = read_json(config.out / "metrics.json", {})
     gathered = gather(finished)
     write_json(out / "seeds.json", gathered)

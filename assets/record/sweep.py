@@ -12,7 +12,7 @@ stopped recording goes on where it was; --only does one part. A PPO run takes tw
     more_of_the_same  the control: as many new rankings, but of the fine-tuned model's endings only
 
     python -m rlhf_mini run --seed 3 --out runs/3
-    python benchmarks/sweep.py --run runs/3 --out assets/sweep.json
+    python assets/record/sweep.py --run runs/3 --out assets/sweep.json
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from rlhf_mini.evaluate import Samples, evaluate_samples, judge_tales, reward_mo
 from rlhf_mini.language_model import encode_prompts, load_language_model, pad_id, save_language_model
 from rlhf_mini.pipeline import Loop, headline, normalise_on_samples, record
 from rlhf_mini.ppo import start_ppo, train_ppo
-from rlhf_mini.progress import progress, watch
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.reward import fit_reward, load_reward_model, reward_model_from, score_rollout, score_texts
-from rlhf_mini.runs import RunFolder, read_json, versions
+from rlhf_mini.run.folder import RunFolder, read_json, versions
+from rlhf_mini.run.progress import progress, watch
+from rlhf_mini.run.settings import fits, fitted
+from rlhf_mini.run.tasks import ask_panel, divide, in_order, make_task, seed_for
 from rlhf_mini.sampling import best_of_n_index, best_of_n_kl
-from rlhf_mini.settings import fits, fitted
-from rlhf_mini.tasks import ask_panel, divide, in_order, make_task, seed_for
 
 HISTORY = ("iteration", "score", "gold", "kl", "kl_coef", "coherent", "grammatical", "length", "ended", "entropy")
 DEMONSTRATIONS = 2000  # as many as tell how long an ending may be; nothing is fine-tuned here

@@ -11,7 +11,7 @@ from typing import Any
 from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import check_prompts, context_length, encode_endings, encode_prompts
-from rlhf_mini.tasks import Task, seed_for
+from rlhf_mini.run.tasks import Task, seed_for
 
 TUNED_WIDTH = 128  # of the embedded model, for which the learning rates were chosen
 LOOK_AT = 2000  # demonstrations, to learn how long an ending may be

@@ -1,6 +1,6 @@
 """When the reward is wrong: what to measure and to draw as proxy and gold reward part.
 
-The plots draw what `benchmarks/sweep.py` records; a run there is a mapping with kl_coef, history (one list for each
+The plots draw what `assets/record/sweep.py` records; a run there is a mapping with kl_coef, history (one list for each
 key) and evaluation. Source: Gao, Schulman & Hilton 2022, "Scaling laws for reward model overoptimization".
 """
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from rlhf_mini import rankings, tales
 from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.progress import progress
 from rlhf_mini.rankings import Ranking
+from rlhf_mini.run.progress import progress
 
 TEST_SHARE = 1 / 6  # of the judged prompts, kept from the reward model
 PPO_PROMPTS = 4096

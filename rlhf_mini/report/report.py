@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlhf_mini import plots
-from rlhf_mini import report_words as words
-from rlhf_mini.page import Html, document, inline_svg, join, tag
 from rlhf_mini.plots import LOOKS, number
-from rlhf_mini.report_words import known, show
+from rlhf_mini.report import text as words
+from rlhf_mini.report.html import Html, document, inline_svg, join, tag
+from rlhf_mini.report.text import known, show
 from rlhf_mini.tables import COLUMNS, MODELS
 
 Metrics = Mapping[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ def live(steps: Iterable[Row], draw: Callable[[list[Row]], Any], seconds: float 
     the last always. The stop button ends the loop; all that was yielded until then is returned and usable.
     """
     rows: list[Row] = []
-    picture, drawn = None, 0.0
+    picture, drawn = None, -math.inf  # a clock may start at 0 when the machine does
     try:
         for row in steps:
             rows.append(row)

@@ -1,23 +1,22 @@
-"""Before and after: what a model writes, how far it has moved, what panel and reward model make of it."""
+"""What a model writes: endings of held-out prompts with their scores and their KL, and best-of-n."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rlhf_mini import tales
+from rlhf_mini import team
 from rlhf_mini.language_model import check_prompts, decode_endings, encode_prompts, pad_id
-from rlhf_mini.ppo import Score, compare
-from rlhf_mini.reward import pair_accuracy
+from rlhf_mini.policy import compare_to_reference
+from rlhf_mini.ppo import Score
 from rlhf_mini.sampling import best_of_n_index, best_of_n_kl, sample
 
-DISTINCT_AMONG = 512  # endings: the share of different ones falls with their number
 LOGITS_AT_ONCE = 2**26  # numbers: at 4 bytes each, 256 MB
-TALES_COLUMNS = ("gold", "grammatical", "coherent")
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,14 @@ class Samples:
     endings: list[str]
     ended: list[bool]
     lengths: list[int]  # tokens, the EOS included
-    proxy: Tensor  # (N,) what the reward model says; zeros where it was not asked
+    proxy: Tensor  # (N,) scores of the reward model; zeros where it was not asked
     kl: float = 0.0  # from the reference, nats per ending; 0 where there was none
 
 
 def sample_endings(model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, max_new_tokens: int,
                    temperature: float, seed: int, reference: nn.Module | None = None,
                    score: Score | None = None) -> Samples:
-    """One ending per prompt; where given, its score and the exact KL from the reference at states visited."""
+    """One ending per prompt; where given, its score and the exact KL from the reference at the states visited."""
     prompt_ids = encode_prompts(tokenizer, prompts)
     limit = check_prompts(model, prompt_ids, prompts, max_new_tokens)
     generator = torch.Generator().manual_seed(seed)
@@ -46,9 +45,10 @@ def sample_endings(model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, 
         rollout = sample(model, prompt_ids[start:start + size], max_new_tokens=limit, temperature=temperature,
                          eos_id=tokenizer.eos_token_id, pad_id=pad_id(tokenizer), generator=generator)
         if reference is not None:
-            kl += compare(model, reference, rollout, temperature)[1].double().sum().item()
+            compared = team.by_rows(partial(compare_to_reference, model, reference, temperature=temperature), rollout)
+            kl += compared[1].double().sum().item()
         if score is not None:
-            found.proxy[start:start + size] = score(rollout).cpu()
+            found.proxy[start:start + size] = team.by_rows(score, rollout).cpu()
         found.endings.extend(decode_endings(tokenizer, rollout.tokens, rollout.mask))
         found.ended.extend(rollout.ended.tolist())
         found.lengths.extend(rollout.lengths.tolist())
@@ -65,86 +65,3 @@ def best_of_n(samples: Samples, candidates: int, n: int) -> Samples:
     return Samples([samples.prompts[i] for i in index], [samples.endings[i] for i in index],
                    [samples.ended[i] for i in index], [samples.lengths[i] for i in index],
                    samples.proxy[index], best_of_n_kl(n))
-
-
-def judge_tales(prompts: Sequence[str], endings: Sequence[str]) -> dict[str, Tensor]:
-    """What the tales' world knows of each ending: gold reward, grammatical, coherent. Shapes: (N,) each."""
-    readings = [tales.read(opening, ending) for opening, ending in zip(prompts, endings, strict=True)]
-    gold = [tales.gold_reward(opening, ending) for opening, ending in zip(prompts, endings, strict=True)]
-    return {"gold": torch.tensor(gold, dtype=torch.float64),
-            "grammatical": torch.tensor([float(reading.grammatical) for reading in readings]),
-            "coherent": torch.tensor([float(reading.coherent) for reading in readings])}
-
-
-def tales_means(prompts: Sequence[str], endings: Sequence[str], tales_world: bool) -> dict[str, float | None]:
-    """Mean gold reward and the shares that are grammatical and coherent; None where the text is not tales."""
-    if not tales_world:
-        return dict.fromkeys(TALES_COLUMNS)
-    return {name: column.mean().item() for name, column in judge_tales(prompts, endings).items()}
-
-
-def evaluate_samples(samples: Samples, tales_world: bool = True) -> dict[str, float | None]:
-    """The figures of one model in metrics.json.
-
-    Units: `gold` in standard deviations of the tales,
-    `kl` in nats per ending, `length_tokens` with the EOS; grammatical, coherent, ended, distinct from 0 to 1.
-    """
-    n = len(samples.endings)
-    judged = judge_tales(samples.prompts, samples.endings) if tales_world else None
-    forms = [tales.skeleton(ending) if tales_world else ending for ending in samples.endings]
-    return {
-        "gold_mean": judged["gold"].mean().item() if judged else None,
-        "gold_std": judged["gold"].std().item() if judged else None,
-        "proxy_mean": samples.proxy.double().mean().item(),
-        "kl": samples.kl,
-        "grammatical": judged["grammatical"].mean().item() if judged else None,
-        "coherent": judged["coherent"].mean().item() if judged else None,
-        "ended": sum(samples.ended) / n,
-        "distinct": len(set(forms[:DISTINCT_AMONG])) / min(n, DISTINCT_AMONG),
-        "length_tokens": sum(samples.lengths) / n,
-        "samples": n,
-    }
-
-
-def stories(samples: Mapping[str, Samples], tales_world: bool, count: int = 8) -> list[dict[str, Any]]:
-    """The first different openings, each with the ending of every model and what is known of it."""
-    prompts = next(iter(samples.values())).prompts
-    picked = [prompts.index(prompt) for prompt in list(dict.fromkeys(prompts))[:count]]
-    told: list[dict[str, Any]] = [{"opening": prompts[i]} for i in picked]
-    for name, of_model in samples.items():
-        for story, i in zip(told, picked, strict=True):
-            ending = of_model.endings[i]
-            story[name] = {"ending": ending, "ended": of_model.ended[i], "proxy": of_model.proxy[i].item(),
-                           **tales_means([prompts[i]], [ending], tales_world)}
-    return told
-
-
-def reward_model_metrics(model: nn.Module, tokenizer: Any, pairs: Sequence[tuple[str, str, str]], *,
-                         scale: float, panel: bool) -> dict[str, Any]:
-    """How often the reward model agrees with held-out pairs (prompt, chosen, rejected), and how sure it is.
-
-    `scale` is the standard deviation that normalising divided by: Bradley-Terry speaks of scores before that.
-    The ceiling is known only where the simulated `panel` judged; no pairs, no numbers.
-    """
-    if not pairs:
-        return {"accuracy": None, "accuracy_ceiling": None, "calibration": []}
-    accuracy, margins = pair_accuracy(model, tokenizer, pairs)
-    certainty = [tales.preference_probability(*pair) for pair in pairs] if panel else []
-    ceiling = sum(max(p, 1 - p) for p in certainty) / len(pairs) if panel else None
-    return {"accuracy": float(accuracy), "accuracy_ceiling": ceiling,
-            "calibration": calibration_bins(margins.cpu() * scale)}
-
-
-def calibration_bins(margins: Tensor, bins: int = 10) -> list[dict[str, float]]:
-    """Predicted against observed preferences in equal steps of the predicted probability.
-
-    Shapes: margins (N,), score of chosen minus rejected. Every second pair is turned round, or the observed
-    share would be 1 everywhere.
-    """
-    turned = torch.arange(len(margins)) % 2 == 1
-    predicted = torch.where(turned, -margins, margins).double().sigmoid()  # P(the first is better)
-    observed = (~turned).double()  # and whether it was
-    place = (predicted * bins).long().clamp(max=bins - 1)
-    found = [(place == b) for b in range(bins)]
-    return [{"predicted": predicted[here].mean().item(), "observed": observed[here].mean().item(),
-             "count": int(here.sum())} for here in found if here.any()]

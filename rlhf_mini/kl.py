@@ -19,7 +19,7 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
 
     Shapes: logits (..., V), tokens (...) -> (...). Units: nats per token.
     """
-    logits = _full_precision(logits) / temperature
+    logits = full_precision(logits) / temperature
     chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     return chosen - logits.logsumexp(-1)  # a gather and a sum: no second (B, T, V) tensor of log-softmax
 
@@ -32,7 +32,7 @@ def estimate(logp: Tensor, logp_ref: Tensor, kind: Literal["k1", "k2", "k3"] = "
     exponential makes it useless at tens of nats.
     Source: Schulman 2020, "Approximating KL divergence".
     """
-    log_ratio = _full_precision(logp) - _full_precision(logp_ref)
+    log_ratio = full_precision(logp) - full_precision(logp_ref)
     if kind == "k1":
         return log_ratio
     if kind == "k2":
@@ -42,23 +42,23 @@ def estimate(logp: Tensor, logp_ref: Tensor, kind: Literal["k1", "k2", "k3"] = "
     raise InputError(f"kind of KL estimate is {kind!r}: give 'k1', 'k2' or 'k3'")
 
 
-def exact(logits: Tensor, logits_ref: Tensor) -> Tensor:
+def exact(logits: Tensor, logits_ref: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(policy || reference) at each state, summed over the whole vocabulary instead of sampled.
 
-    Shapes: (..., V), (..., V) -> (...). Units: nats per token. Divide both logits by the temperature first.
+    Shapes: (..., V), (..., V) -> (...). Units: nats per token.
     """
-    logp = _full_precision(logits).log_softmax(-1)
-    difference = logp - _full_precision(logits_ref).log_softmax(-1)
+    logp = (full_precision(logits) / temperature).log_softmax(-1)
+    difference = logp - (full_precision(logits_ref) / temperature).log_softmax(-1)
     difference = difference.masked_fill(logp == -torch.inf, 0.0)  # 0 log 0 is 0
     return (logp.exp() * difference).sum(-1)
 
 
-def entropy(logits: Tensor) -> Tensor:
+def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Entropy of the distribution at each state.
 
     Shapes: (..., V) -> (...). Units: nats per token.
     """
-    logp = _full_precision(logits).log_softmax(-1)
+    logp = (full_precision(logits) / temperature).log_softmax(-1)
     return -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0.0)).sum(-1)
 
 
@@ -70,7 +70,7 @@ def live(x: Tensor, mask: Tensor, name: str = "x") -> Tensor:
     if x.shape != mask.shape:
         raise InputError(f"{name} has shape {tuple(x.shape)} but its mask has {tuple(mask.shape)}: "
                          "give equal shapes")
-    x = torch.where(mask.bool(), _full_precision(x), 0.0)  # multiplying would keep NaN: NaN * 0 is NaN
+    x = torch.where(mask.bool(), full_precision(x), 0.0)  # multiplying would keep NaN: NaN * 0 is NaN
     broken = ~x.isfinite()
     if broken.any():
         where = broken.nonzero()[0].tolist()
@@ -108,6 +108,6 @@ def masked_whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     return whitened if shift_mean else live(whitened + mean, mask)
 
 
-def _full_precision(x: Tensor) -> Tensor:
+def full_precision(x: Tensor) -> Tensor:
     """Logarithms and sums want at least float32, whatever the model computes in."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

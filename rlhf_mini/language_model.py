@@ -26,7 +26,7 @@ from rlhf_mini.checkpoints import (
 from rlhf_mini.errors import InputError
 
 __all__ = ["check_prompts", "context_length", "decode_endings", "default_device", "encode", "encode_endings",
-           "encode_prompts", "frozen_copy", "load_language_model", "new_language_model", "pad_id", "pad_right",
+           "encode_prompts", "frozen_copy", "load_language_model", "new_language_model", "pad_id",
            "save_language_model", "train_tokenizer"]
 
 EOS = "<|endoftext|>"
@@ -129,14 +129,6 @@ def decode_endings(tokenizer: Any, tokens: Tensor, mask: Tensor) -> list[str]:
     rows = [row[live].tolist() for row, live in zip(tokens, mask.bool(), strict=True)]
     rows = [row[:-1] if row and row[-1] == tokenizer.eos_token_id else row for row in rows]
     return [tokenizer.decode(row, clean_up_tokenization_spaces=False).removeprefix(" ") for row in rows]
-
-
-def pad_right(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of tokens as one tensor (N, L), and their lengths (N,)."""
-    lengths = torch.tensor([len(row) for row in rows])
-    padded = torch.full((len(rows), int(lengths.max())), fill)
-    padded[torch.arange(padded.shape[1]) < lengths[:, None]] = torch.tensor([t for row in rows for t in row])
-    return padded.to(device), lengths.to(device)
 
 
 def context_length(model: Any) -> int:

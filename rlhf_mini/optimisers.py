@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from rlhf_mini import team
+from rlhf_mini.errors import InputError
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: steep at 0, so that five steps are enough
 NEWTON_SCHULZ_STEPS = 5
@@ -80,6 +84,19 @@ def adamw(model: Any, weight_decay: float) -> torch.optim.AdamW:
     groups = [{"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
               {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+
+
+def clip_gradients(model: Any, max_norm: float, step: int, rate: float) -> float:
+    """Add up the processes' gradients, shorten the whole to `max_norm` if it is longer, and return its norm before.
+
+    Raises: InputError where the norm is not a finite number; the weights have not been touched then.
+    """
+    team.add_gradients(model)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm).item()
+    if not math.isfinite(norm):
+        raise InputError(f"the norm of the gradient is {norm} at step {step} (learning rate {rate:.1e}): lower the "
+                         "learning rate; the weights of the step before are kept")
+    return norm
 
 
 def schedule(progress: float, warmup: float) -> float:

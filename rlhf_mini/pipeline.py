@@ -13,22 +13,20 @@ from transformers import PreTrainedModel
 from rlhf_mini import rankings
 from rlhf_mini.assets import asset
 from rlhf_mini.config import PPOConfig, RunConfig
-from rlhf_mini.evaluate import (
-    DISTINCT_AMONG,
-    Samples,
-    best_of_n,
-    evaluate_samples,
-    reward_model_metrics,
-    sample_endings,
-    stories,
-    tales_means,
-)
+from rlhf_mini.evaluate import Samples, best_of_n, sample_endings
 from rlhf_mini.language_model import (
     decode_endings,
     encode_prompts,
     load_language_model,
     pad_id,
     save_language_model,
+)
+from rlhf_mini.metrics import (
+    DISTINCT_AMONG,
+    evaluate_samples,
+    example_stories,
+    reward_model_metrics,
+    tales_means,
 )
 from rlhf_mini.plots import LOOKS
 from rlhf_mini.ppo import PPOIteration, Score, start_ppo, train_ppo
@@ -157,8 +155,8 @@ def learn_score(loop: Loop, sft: PreTrainedModel, judgements: list[Ranking]) -> 
             write_json(loop.folder.state / "reward_model.json", {
                 **reward_model_metrics(model, tokenizer, pairs_test, scale=scale, panel=loop.task.panel),
                 "pairs_train": len(pairs_train), "pairs_test": len(pairs_test)})
-    reward_model, reward_tokenizer = load_reward_model(path)
-    return lambda rollout: score_rollout(reward_model, reward_tokenizer, rollout)
+    reward_model = load_reward_model(path)[0]
+    return lambda rollout: score_rollout(reward_model, rollout)
 
 
 def normalise_on_samples(loop: Loop, sft: PreTrainedModel, model: PreTrainedModel, tokenizer: Any) -> float:
@@ -199,8 +197,7 @@ def record(loop: Loop, arm: str, training: Iterator[PPOIteration]) -> Iterator[d
     prompt_of = dict(zip(map(tuple, ids), loop.task.prompts, strict=True))
     for iteration in training:
         rollout = iteration.rollout
-        prompts = [prompt_of[tuple(row[live].tolist())] for row, live in
-                   zip(rollout.prompt_tokens, rollout.prompt_mask, strict=True)]
+        prompts = [prompt_of[prompt] for prompt in rollout.prompts]
         endings = decode_endings(loop.tokenizer, rollout.tokens, rollout.mask)
         yield {"arm": arm, **iteration.stats, **tales_means(prompts, endings, loop.task.tales_world)}
 
@@ -219,7 +216,7 @@ def measure(loop: Loop, models: dict[str, PreTrainedModel], score: Score) -> dic
             telling = told(loop, models, score)
             samples = dict(progress(telling, len(LOOKS), "evaluation", lambda pair: pair[0]))
             figures = {name: evaluate_samples(samples[name], tales_world) for name in LOOKS}
-            write_json(path, {"models": figures, "stories": stories(samples, tales_world)})
+            write_json(path, {"models": figures, "stories": example_stories(samples, tales_world)})
     return read_json(path, {})
 
 

@@ -8,17 +8,19 @@ import math
 import os
 import random
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlhf_mini import tales
+from rlhf_mini.batches import token_batches
 from rlhf_mini.config import PretrainConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.language_model import encode, new_language_model, save_language_model, train_tokenizer
+from rlhf_mini.evaluate import sample_endings
+from rlhf_mini.language_model import context_length, encode, new_language_model, save_language_model, train_tokenizer
+from rlhf_mini.optimisers import muon_and_adamw
 from rlhf_mini.run.progress import progress
-from rlhf_mini.sampling import sample_texts
-from rlhf_mini.sft import mean_loss, train_lm
+from rlhf_mini.sft import Example, fit_next_token, mean_loss
 from rlhf_mini.tales.corpus import corpus
 
 TOKENIZER_DOCUMENTS = 20_000
@@ -105,13 +107,39 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
     model = new_model(config, tokenizer)
     rows = pages(config, tokenizer)
-    steps = train_lm(model, rows, config, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    steps = train_lm(model, rows, config, tokenizer.eos_token_id)
     total = math.ceil(sum(map(len, rows)) / config.batch_tokens)
     *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
     save_language_model(model, tokenizer, out)
     made = {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])}
     (out / "README.md").write_text(card(out, model, tokenizer, config, made), encoding="utf-8")
     return out
+
+
+def train_lm(model: Any, documents: Iterable[Sequence[int]], config: PretrainConfig,
+             eos_id: int) -> Iterator[dict[str, float]]:
+    """Pretrain on one pass over documents, each a row of its own: the loss covers every token but the first.
+
+    Documents may be a stream: a pool of them is held at a time, and `config.documents` then sets the schedule.
+    Yields per step: step, loss (nats per token), learning_rate, tokens (learnt so far).
+    Raises: InputError where a document is too short or too long for the context.
+    """
+    total = len(documents) if isinstance(documents, Sequence) else config.documents
+    documents = checked_documents(documents, eos_id, context_length(model))
+    batches = token_batches(documents, config.batch_tokens, config.seed)
+    steps = (([Example(row, 1) for row in batch], seen / total) for batch, seen in batches)
+    yield from fit_next_token(model, muon_and_adamw(model, config.weight_decay), steps, config.learning_rate,
+                              config.warmup)
+
+
+def checked_documents(documents: Iterable[Sequence[int]], eos_id: int, context: int) -> Iterator[Sequence[int]]:
+    """The documents, one by one. Raises: InputError for the first that does not fit or does not end in EOS."""
+    for number, row in enumerate(documents):
+        if not 2 <= len(row) <= context:
+            raise InputError(f"document {number} has {len(row)} tokens: give 2 to {context}, the model's context")
+        if row[-1] != eos_id:
+            raise InputError(f"document {number} ends in token {row[-1]}: append the end-of-text token {eos_id}")
+        yield row
 
 
 def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, made: Mapping[str, int]) -> str:
@@ -123,7 +151,7 @@ def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, made: Ma
     pairs = [(story.opening, story.ending) for story in stories]
     tokens = sum(len(row) + 1 for row in encode(tokenizer, [" " + ending for _, ending in pairs]))
     openings = random.Random(config.seed).sample([opening for opening, _ in pairs], 8)
-    endings, _, _ = sample_texts(model, tokenizer, openings, max_new_tokens=64, temperature=1.0, seed=config.seed)
+    endings = sample_endings(model, tokenizer, openings, max_new_tokens=64, temperature=1.0, seed=config.seed).endings
     samples = "\n".join(f"> **{opening}** {' / '.join(ending.splitlines())}\n"
                         for opening, ending in zip(openings, endings, strict=True))
     hashes = "\n".join(f"- `{f.name}` sha256 `{hashlib.sha256(f.read_bytes()).hexdigest()}`"

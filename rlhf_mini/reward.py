@@ -1,28 +1,36 @@
-"""The reward model: a language model changed to emit one number, fitted to what people preferred."""
+"""Fitting the reward model: losses that turn preferences into gradients, the fit, and its accuracy."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from rlhf_mini.checkpoints import check_fit, load_pretrained, load_tokenizer, ready
+from rlhf_mini import team
+from rlhf_mini.batches import shuffled_batches
 from rlhf_mini.config import RewardConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.language_model import PAD, context_length, encode_endings, encode_prompts, pad_right
-from rlhf_mini.optimisers import adamw, schedule, set_rate
+from rlhf_mini.forward import Dropout
+from rlhf_mini.optimisers import adamw, clip_gradients, schedule, set_rate
 from rlhf_mini.rankings.record import are_tie_groups
-from rlhf_mini.sft import check_loss, epochs
+from rlhf_mini.reward_model import (
+    load_reward_model,
+    normalise,
+    reward_model_from,
+    score_rollout,
+    score_texts,
+    score_tokens,
+    token_rows,
+)
+from rlhf_mini.sft import check_loss
 
-Example = tuple[str, Sequence[str], Sequence[Sequence[int]]]  # prompt, completions, tie groups (best first)
+__all__ = ["bradley_terry_loss", "fit_reward", "load_reward_model", "normalise", "pair_accuracy", "plackett_luce_loss",
+           "reward_model_from", "score_rollout", "score_texts", "score_tokens"]
+
+RankedExample = tuple[str, Sequence[str], Sequence[Sequence[int]]]  # prompt, completions, tie groups (best first)
 
 
 # --- losses -----------------------------------------------------------------------------------------------------
@@ -67,7 +75,8 @@ def bradley_terry_losses(scores: Tensor, competes: Tensor) -> Tensor:
 def competition(rankings: Sequence[Sequence[Sequence[int]]], size: int) -> Tensor:
     """Whether completion i competes with j: j is i, or ranked strictly below. Shapes: -> (N, size, size) bool.
 
-    A ranking of fewer completions leaves slots over, which compete with themselves only and so cost nothing.
+    Example: 0 best, 1 and 2 tied, that is [[0], [1, 2]]: row 0 is [True, True, True], row 1 [False, True, False], row 2
+    [False, False, True]. Slots without a completion compete with themselves only, which costs nothing.
     """
     level = torch.full((len(rankings), size), -1)
     for row, ranking in enumerate(rankings):
@@ -85,102 +94,15 @@ def above(competes: Tensor) -> Tensor:
 def checked_ranking(ranking: Sequence[Sequence[int]], size: int) -> Sequence[Sequence[int]]:
     """The ranking itself. Raises: InputError where it is not tie groups of 0 to size - 1, each index once."""
     if size == 0 or not are_tie_groups(ranking, size):
-        raise InputError(f"{ranking!r} is no ranking of {size} completions: give tie groups, best first, that hold "
+        raise InputError(f"{ranking!r} is not a ranking of {size} completions: give tie groups, best first, that hold "
                          f"each index from 0 to {size - 1} once, such as [[1], [0, 2]]")
     return ranking
-
-
-# --- the model --------------------------------------------------------------------------------------------------
-
-
-def reward_model_from(language_model: PreTrainedModel, tokenizer: Any, seed: int) -> tuple[PreTrainedModel, Any]:
-    """The language model's trunk with a new head that emits one number, and a tokenizer whose pad is not its EOS.
-
-    The pad token, where there was none, is added to this model only: it has no LM head, so no log-probability moves.
-    """
-    tokenizer = copy.deepcopy(tokenizer)
-    config = copy.deepcopy(language_model.config)
-    config.num_labels = 1
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(config)
-        model.base_model.load_state_dict(language_model.base_model.state_dict())
-        if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-            tokenizer.add_special_tokens({"pad_token": PAD})
-            rows = model.get_input_embeddings().num_embeddings
-            if tokenizer.pad_token_id >= rows:
-                model.resize_token_embeddings(tokenizer.pad_token_id + 1, mean_resizing=False)
-        # Small scores at the start, of the same size for any width (Stiennon et al. 2020).
-        torch.nn.init.normal_(model.score.weight, std=(config.hidden_size + 1) ** -0.5)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    return ready(model), tokenizer
-
-
-def load_reward_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
-    """A saved reward model and its tokenizer. Raises: InputError where the folder holds no such thing."""
-    model = load_pretrained(AutoModelForSequenceClassification, folder,
-                            MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values(),
-                            "a reward model (a sequence classifier with one label)")
-    tokenizer = load_tokenizer(folder)
-    check_fit(model, tokenizer, str(folder))
-    if model.config.num_labels != 1:
-        raise InputError(f"{folder} is a classifier with {model.config.num_labels} labels: a reward model has one")
-    return model, tokenizer
-
-
-def score_tokens(model: Any, rows: Sequence[Sequence[int]], chunk_size: int = 32) -> Tensor:
-    """The score of each row: the head's output at its last token. Shapes: N rows -> (N,).
-
-    Rows of like length go through together, so that little padding is multiplied; a causal model never looks right,
-    so padding on the right needs no attention mask.
-    """
-    if not rows:
-        return torch.zeros(0, device=model.device)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    parts = []
-    for start in range(0, len(rows), chunk_size):
-        chunk = [rows[i] for i in order[start:start + chunk_size]]
-        tokens, lengths = pad_right(chunk, model.config.pad_token_id, model.device)  # (C, L)
-        embeddings = model.get_input_embeddings()(tokens)
-        hidden = model.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state  # (C, L, D)
-        last = hidden[torch.arange(len(chunk), device=model.device), lengths - 1]  # (C, D)
-        parts.append(model.score(last).squeeze(-1).float())
-    return torch.cat(parts)[torch.tensor(order, device=model.device).argsort()]
-
-
-@torch.no_grad()
-def score_texts(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Sequence[str],
-                ended: Sequence[bool] | None = None, batch_size: int = 256) -> Tensor:
-    """The score of each ending after its prompt. Shapes: N texts -> (N,)."""
-    return score_tokens(model, token_rows(model, tokenizer, prompts, endings, ended), batch_size)
-
-
-@torch.no_grad()
-def score_rollout(model: Any, tokenizer: Any, rollout: Any) -> Tensor:
-    """The score of each sampled ending, read at its last live token. Shapes: B endings -> (B,).
-
-    The rows are rebuilt from the masks: neither the policy's padding nor its pad token matters.
-    """
-    masks = rollout.attention_mask.bool()
-    return score_tokens(model, [row[live].tolist() for row, live in zip(rollout.input_ids, masks, strict=True)])
-
-
-def token_rows(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Sequence[str],
-               ended: Sequence[bool] | None = None) -> list[list[int]]:
-    """Prompt + ending (+ EOS) as one row each. Raises: InputError for a row longer than the model's context."""
-    pairs = zip(encode_prompts(tokenizer, prompts), encode_endings(tokenizer, endings, ended), strict=True)
-    rows = [prompt + ending for prompt, ending in pairs]
-    for row, prompt in zip(rows, prompts, strict=True):
-        if len(row) > context_length(model):
-            raise InputError(f"the prompt {prompt[:60]!r} with its completion has {len(row)} tokens and the reward "
-                             f"model sees {context_length(model)}: shorten them")
-    return rows
 
 
 # --- fitting and measuring --------------------------------------------------------------------------------------
 
 
-def fit_reward(model: Any, tokenizer: Any, examples: Sequence[Example], config: RewardConfig,
+def fit_reward(model: Any, tokenizer: Any, examples: Sequence[RankedExample], config: RewardConfig,
                losses: Callable[[Tensor, Tensor], Tensor] = plackett_luce_losses) -> Iterator[dict[str, float]]:
     """Fit the model to rankings by the Plackett-Luce loss, or another of scores and competition.
 
@@ -189,46 +111,31 @@ def fit_reward(model: Any, tokenizer: Any, examples: Sequence[Example], config: 
     """
     competes, rows = encoded(model, tokenizer, examples)
     generator = torch.Generator().manual_seed(config.seed)
-    batches = epochs(len(examples), config.batch_size, generator)
+    batches = shuffled_batches(len(examples), config.batch_size, generator)
     steps_per_pass = -(-len(examples) // config.batch_size)
     steps = config.epochs * steps_per_pass
     optimizer = adamw(model, config.weight_decay)
     for step in range(steps):
         if step % steps_per_pass == 0:
-            right, pairs = 0, 0
+            right, pairs = 0.0, 0.0
         rate = set_rate([optimizer], config.learning_rate * schedule(step / steps, config.warmup))
         batch = next(batches)
-        with dropout(model, config.dropout, config.seed + step):
-            scores = score_rankings(model, [rows[i] for i in batch], competes.shape[-1])  # (N, K)
-        loss = losses(scores, competes[batch]).mean()
-        check_loss(loss.item(), step + 1, rate)
+        mine = team.share(batch)
+        scores = score_rankings(model, [rows[i] for i in batch], competes.shape[-1], config.dropout,
+                                config.seed + step)  # (N, K), of this process's rankings
+        loss = losses(scores, competes[mine]).sum() / len(batch)
+        counted = torch.stack([loss.detach(), *pairs_in_order(scores.detach(), competes[mine])])
+        value, right_now, pairs_now = team.total(counted).tolist()
+        check_loss(value, step + 1, rate)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        clip_gradients(model, config.max_grad_norm, step + 1, rate)
         optimizer.step()
-        ordered = pairs_in_order(scores.detach(), competes[batch])
-        right, pairs = right + ordered[0], pairs + ordered[1]
-        yield {"step": step + 1, "loss": loss.item(), "accuracy": right / max(pairs, 1), "learning_rate": rate}
+        right, pairs = right + right_now, pairs + pairs_now
+        yield {"step": step + 1, "loss": value, "accuracy": right / max(pairs, 1), "learning_rate": rate}
 
 
-@contextmanager
-def dropout(model: Any, share: float, seed: int) -> Iterator[None]:
-    """Dropout of embeddings and layer outputs, drawn from `seed`, for as long as the context lasts.
-
-    Attention weights keep theirs: dropping them too would cost the fast attention.
-    """
-    layers = [layer for name, layer in model.named_modules()
-              if isinstance(layer, torch.nn.Dropout) and not name.endswith("attn_dropout")]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for layer in layers:
-            layer.train().p = share
-        yield
-        for layer in layers:
-            layer.eval().p = 0.0
-
-
-def encoded(model: Any, tokenizer: Any, examples: Sequence[Example]) -> tuple[Tensor, list[list[list[int]]]]:
+def encoded(model: Any, tokenizer: Any, examples: Sequence[RankedExample]) -> tuple[Tensor, list[list[list[int]]]]:
     """Who competes with whom, (N, K, K), and the token rows of every example's completions."""
     for _, completions, ranking in examples:
         checked_ranking(ranking, len(completions))
@@ -241,40 +148,28 @@ def encoded(model: Any, tokenizer: Any, examples: Sequence[Example]) -> tuple[Te
     return competes, [[next(flat) for _ in completions] for _, completions, _ in examples]
 
 
-def score_rankings(model: Any, rows: Sequence[Sequence[Sequence[int]]], size: int) -> Tensor:
-    """Scores of all completions in one pass. Shapes: N lists of up to K rows -> (N, K), 0 where there is no row."""
-    scores = score_tokens(model, [row for completions in rows for row in completions])
-    counts = torch.tensor([len(completions) for completions in rows], device=scores.device)
+def score_rankings(model: Any, rows: Sequence[Sequence[Sequence[int]]], size: int, probability: float = 0.0,
+                   seed: int = 0) -> Tensor:
+    """Scores of this process's share of the rankings, in one pass, with dropout drawn for the whole batch.
+
+    Shapes: N lists of up to K rows -> (N, K), 0 where there is no row.
+    """
+    lengths = [len(row) for completions in rows for row in completions]
+    numbers = iter(range(len(lengths)))
+    numbered = team.share([[(next(numbers), row) for row in completions] for completions in rows])
+    mine = [pair for completions in numbered for pair in completions]
+    with Dropout(model, probability, seed, lengths, [number for number, _ in mine]) as dropout:
+        scores = score_tokens(model, [row for _, row in mine], dropout)
+    counts = torch.tensor([len(completions) for completions in numbered], device=scores.device)
     present = torch.arange(size, device=scores.device) < counts[:, None]  # (N, K)
     return torch.zeros(present.shape, device=scores.device).masked_scatter(present, scores)
 
 
-def pairs_in_order(scores: Tensor, competes: Tensor) -> tuple[int, int]:
-    """How many strictly ranked pairs the scores put in the right order, and how many there are."""
+def pairs_in_order(scores: Tensor, competes: Tensor) -> tuple[Tensor, Tensor]:
+    """How many strictly ranked pairs the scores put in the right order, and how many there are: two scalars."""
     pairs = above(competes)
     right = (scores[:, :, None] > scores[:, None, :]) & pairs
-    return int(right.sum()), int(pairs.sum())
-
-
-def normalise(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Sequence[str],
-              ended: Sequence[bool] | None = None) -> tuple[float, float]:
-    """Give these texts mean 0 and standard deviation 1, inside the weights; returns what they were before.
-
-    The head has no bias. The final layer norm has: moved by d along the head w, it moves every score by w . d.
-    Raises: InputError where the model has no such layer norm or the scores do not vary.
-    """
-    final_norm: Any = getattr(model.base_model, "ln_f", None)
-    if getattr(final_norm, "bias", None) is None:
-        raise InputError(f"{type(model).__name__} has no final layer norm with a bias: only GPT-2 can be normalised")
-    scores = score_texts(model, tokenizer, prompts, endings, ended).double()
-    if len(scores) < 2 or not bool(scores.std() > 1e-6):
-        raise InputError(f"the scores of {len(scores)} texts do not vary: give at least two different texts")
-    mean, std = scores.mean().item(), scores.std().item()
-    with torch.no_grad():
-        head = model.score.weight[0]
-        final_norm.bias -= mean * head / head.square().sum()
-        model.score.weight /= std
-    return mean, std
+    return right.sum().to(scores), pairs.sum().to(scores)
 
 
 def pair_accuracy(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str, str]]) -> tuple[float, Tensor]:

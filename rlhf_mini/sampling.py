@@ -1,4 +1,4 @@
-"""Prompts in, rollouts out: what was written, and what the policy thought of it while writing."""
+"""Prompts in, a rollout out: what was sampled, and what the policy computed for it meanwhile."""
 
 from __future__ import annotations
 
@@ -10,73 +10,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlhf_mini import team
 from rlhf_mini.cache import roomy_cache
 from rlhf_mini.errors import InputError
-from rlhf_mini.kl import token_logprobs
-from rlhf_mini.language_model import check_prompts, decode_endings, encode_prompts, pad_id
+from rlhf_mini.forward import autocast, lm_logits, trunk_of
+from rlhf_mini.kl import full_precision, token_logprobs
 
-LEAVE = 1 / 8  # of the rows in the batch have ended: then they leave it, for leaving copies what the others know
-CHUNK_TOKENS = 2048  # go through the trunk at once: few enough for a CPU's cache, many enough to fill it
+LEAVE_SHARE = 1 / 8  # finished rows leave the batch when they are this share of it: leaving copies the others' cache
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """A batch of sampled endings: prompts padded on the left, endings on the right, masks from lengths."""
+    """A batch of sampled endings, padded on the right; masks come from lengths."""
 
-    prompt_tokens: Tensor  # (B, P)
-    prompt_mask: Tensor  # (B, P) bool
+    prompts: tuple[tuple[int, ...], ...]  # B rows of tokens
     tokens: Tensor  # (B, T)
     mask: Tensor  # (B, T) bool, the EOS included
     logp: Tensor  # (B, T) nats, under the sampling temperature, 0 where masked
-    hidden: Tensor  # (B, T, D) the state that predicted each token: head(hidden[:, t]) are its logits
-    values: Tensor | None  # (B, T), if the policy has a value head
+    hidden: Tensor  # (B, T, D) the state that predicted each token: lm_logits(policy, hidden[:, t]) are its logits
+    values: Tensor  # (B, T), 0 where masked, and everywhere if the policy has no value head
     ended: Tensor  # (B,) bool: EOS was reached within the limit
-
-    @property
-    def input_ids(self) -> Tensor:
-        return torch.cat([self.prompt_tokens, self.tokens], 1)  # (B, P + T)
-
-    @property
-    def attention_mask(self) -> Tensor:
-        return torch.cat([self.prompt_mask, self.mask], 1)  # (B, P + T)
-
-    @property
-    def position_ids(self) -> Tensor:
-        return positions(self.attention_mask)  # (B, P + T)
 
     @property
     def lengths(self) -> Tensor:
         return self.mask.sum(1)  # (B,) tokens, the EOS included
 
-    def rows(self, index: Tensor) -> Rollout:
+    @property
+    def rows(self) -> list[list[int]]:
+        """Prompt and ending of each row, without padding: B lists of tokens."""
+        endings = zip(self.prompts, self.tokens.tolist(), self.lengths.tolist(), strict=True)
+        return [[*prompt, *tokens[:length]] for prompt, tokens, length in endings]
+
+    def select(self, index: Tensor) -> Rollout:
         """The same endings for some of the rows."""
-        chosen: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            chosen[field.name] = None if value is None else value[index]
+        chosen: dict[str, Any] = {"prompts": tuple(self.prompts[i] for i in index.tolist())}
+        chosen |= {field.name: getattr(self, field.name)[index] for field in fields(self)[1:]}
         return Rollout(**chosen)
-
-
-def positions(attention_mask: Tensor) -> Tensor:
-    """Position of each token counted from its row's first live one, so that left padding moves nothing."""
-    return (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-
-
-def pad_left(prompt_ids: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Prompts of different lengths -> tokens (B, P) and mask (B, P), padded on the left."""
-    if not prompt_ids or not all(prompt_ids):
-        raise InputError(f"of {len(prompt_ids)} prompts at least one must be given and none may be empty")
-    longest = max(map(len, prompt_ids))
-    tokens = torch.tensor([[pad_id] * (longest - len(ids)) + list(ids) for ids in prompt_ids])
-    lengths = torch.tensor([len(ids) for ids in prompt_ids])
-    return tokens, torch.arange(longest) >= longest - lengths[:, None]
-
-
-def trunk_and_head(policy: nn.Module) -> tuple[Any, Any, Any]:
-    """The parts of a causal language model or a policy: trunk, LM head, and value head or None."""
-    language_model: Any = getattr(policy, "language_model", policy)
-    head = language_model.get_output_embeddings()
-    return language_model.base_model, head, getattr(policy, "value_head", None)
 
 
 @torch.no_grad()
@@ -84,57 +53,93 @@ def sample(policy: nn.Module, prompt_ids: Sequence[Sequence[int]], *, max_new_to
            eos_id: int, pad_id: int, generator: torch.Generator) -> Rollout:
     """Let the policy write one ending per prompt, token by token, until its EOS or the limit.
 
-    Rows that have ended leave the batch, some at a time. Each row has its own random numbers, so none depends on
-    another.
+    Each row has its own random numbers, so none depends on another.
+    Raises: InputError where the temperature is not above 0, a prompt is empty, or the policy's logits are not finite.
     """
     if not temperature > 0:
         raise InputError(f"temperature is {temperature}: give a number above 0")
-    trunk, head, value_head = trunk_and_head(policy)
-    device = next(trunk.parameters()).device
-    prompt_tokens, prompt_mask = (x.to(device) for x in pad_left(prompt_ids, pad_id))
-    batch = len(prompt_tokens)
-    uniform = torch.rand(batch, max_new_tokens, generator=generator).to(device)  # CPU: same everywhere
-    tokens = torch.full((batch, max_new_tokens), pad_id, device=device)
-    logp = torch.zeros(batch, max_new_tokens, device=device)
-    hidden = torch.zeros(batch, max_new_tokens, head.weight.shape[1], dtype=head.weight.dtype, device=device)
-    lengths = torch.full((batch,), max_new_tokens, device=device)
-    ended = torch.zeros(batch, dtype=torch.bool, device=device)
+    unfinished = Unfinished.start(policy, prompt_ids, pad_id, max_new_tokens)
+    device, weight = unfinished.rows.device, trunk_of(policy).get_input_embeddings().weight
+    batch, dtype = len(prompt_ids), torch.promote_types(weight.dtype, torch.float32)
+    uniform = torch.rand(batch, max_new_tokens, generator=generator).to(device)  # drawn on the CPU: the same everywhere
+    tokens = torch.zeros(batch, max_new_tokens, dtype=torch.long, device=device)
+    logp = torch.zeros(batch, max_new_tokens, dtype=dtype, device=device)
+    hidden = torch.zeros(batch, max_new_tokens, weight.shape[1], dtype=weight.dtype, device=device)
+    lengths = torch.zeros(batch, dtype=torch.long, device=device)
+    ended = torch.zeros(batch, dtype=torch.long, device=device)
 
-    rows = torch.arange(batch, device=device)  # of those still in the batch
-    writing = torch.ones_like(rows, dtype=torch.bool)
-    cache = roomy_cache()
-    step_tokens, attention_mask, position_ids = prompt_tokens, prompt_mask.long(), positions(prompt_mask)
     for t in range(max_new_tokens):
-        state = trunk(input_ids=step_tokens, attention_mask=attention_mask, position_ids=position_ids,
-                      past_key_values=cache, use_cache=True).last_hidden_state[:, -1]  # (rows, D)
-        logits = head(state)  # (rows, V)
-        chosen = draw(logits, uniform[rows, t], temperature)
-        here = rows[writing]
-        tokens[here, t] = chosen[writing]
-        hidden[here, t] = state[writing]
-        logp[here, t] = token_logprobs(logits[writing], chosen[writing], temperature)
-
-        done = writing & (chosen == eos_id)
-        ended[rows[done]] = True
-        lengths[rows[done]] = t + 1
-        writing &= ~done
-        if not writing.any():
+        rows = unfinished.rows
+        if len(rows) == 0:
             break
-        if writing.sum() <= (1 - LEAVE) * len(rows):
-            going = writing.nonzero().squeeze(1)
-            rows, writing, chosen, attention_mask, position_ids = (
-                x[going] for x in (rows, writing, chosen, attention_mask, position_ids))
-            cache.reorder_cache(going)  # type: ignore[arg-type]
-        step_tokens = chosen[:, None]
-        position_ids = position_ids[:, -1:] + 1
-        attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(rows), 1)], 1)
+        state = unfinished.forward()  # (rows, D)
+        logits = lm_logits(policy, state)  # (rows, V)
+        drawn = draw(logits, uniform[rows, t], temperature)  # (rows,)
+        tokens[rows, t], hidden[rows, t] = drawn, state.to(hidden.dtype)
+        logp[rows, t] = token_logprobs(logits, drawn, temperature)
+        lengths[rows] += ended[rows] == 0
+        ended[rows] |= (drawn == eos_id).long()
+        unfinished.append(drawn, ended[rows] == 1)
 
+    tokens, logp, hidden, lengths, ended = map(team.total, (tokens, logp, hidden, lengths, ended))
     longest = int(lengths.max())
-    hidden = hidden[:, :longest]
-    mask = torch.arange(longest, device=device) < lengths[:, None]
-    values = None if value_head is None else value_head(hidden).squeeze(-1).float()
-    return Rollout(prompt_tokens, prompt_mask, tokens[:, :longest], mask, logp[:, :longest], hidden, values,
-                   ended)
+    mask = torch.arange(longest, device=device) < lengths[:, None]  # rows may have gone on after their EOS
+    tokens, logp = tokens[:, :longest].where(mask, pad_id), logp[:, :longest].where(mask, 0.0)
+    hidden = hidden[:, :longest].where(mask[..., None], 0.0)
+    check_finite(logp, mask)
+    value_head: Any = getattr(policy, "value_head", None)
+    values = full_precision(value_head(hidden).squeeze(-1)).where(mask, 0.0) if value_head else torch.zeros_like(logp)
+    return Rollout(tuple(map(tuple, prompt_ids)), tokens, mask, logp, hidden, values, ended.bool())
+
+
+class Unfinished:
+    """The rows that are still being written: their cache, and what goes into the next forward pass."""
+
+    def __init__(self, policy: nn.Module, rows: Tensor, tokens: Tensor, mask: Tensor, room: int) -> None:
+        self.policy, self.rows, self.cache = policy, rows, roomy_cache()  # rows (R,): their places in the whole batch
+        self.tokens = tokens  # (R, L) that the cache does not hold yet: first the prompts, then one at a time
+        self.mask = torch.cat([mask, mask.new_ones(len(mask), room)], 1)  # (R, P + room), 0 on the padding
+        self.positions = positions(mask)  # (R, L)
+        self.seen = mask.shape[1]
+
+    @classmethod
+    def start(cls, policy: nn.Module, prompt_ids: Sequence[Sequence[int]], pad_id: int, room: int) -> Unfinished:
+        """This process's share of the prompts, padded on the left, so that all endings begin in one column."""
+        device = trunk_of(policy).get_input_embeddings().weight.device
+        tokens, mask = (team.share(x).to(device) for x in pad_left(prompt_ids, pad_id))
+        return cls(policy, team.share(torch.arange(len(prompt_ids), device=device)), tokens, mask.long(), room)
+
+    def forward(self) -> Tensor:
+        """The state after the last token of each row. Shapes: -> (R, D)."""
+        with autocast(self.policy):
+            return trunk_of(self.policy)(
+                input_ids=self.tokens, attention_mask=self.mask[:, :self.seen], position_ids=self.positions,
+                past_key_values=self.cache, use_cache=True).last_hidden_state[:, -1]
+
+    def append(self, drawn: Tensor, ended: Tensor) -> None:
+        """Put the drawn tokens after the rows; where enough rows have ended, they leave. Shapes: (R,), (R,) bool."""
+        self.tokens, self.positions, self.seen = drawn[:, None], self.positions[:, -1:] + 1, self.seen + 1
+        if ended.sum() >= max(1.0, LEAVE_SHARE * len(ended)):
+            stay = (~ended).nonzero().squeeze(1)
+            self.rows, self.tokens, self.mask, self.positions = (
+                x[stay] for x in (self.rows, self.tokens, self.mask, self.positions))
+            self.cache.reorder_cache(stay)  # type: ignore[arg-type]
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position of each token counted from its row's first live one, so that left padding moves nothing."""
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def pad_left(prompt_ids: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Prompts of different lengths as tokens (B, P) and mask (B, P), padded on the left."""
+    if not prompt_ids or not all(prompt_ids):
+        raise InputError(f"{sum(not ids for ids in prompt_ids)} of {len(prompt_ids)} prompts are empty: give at least "
+                         "one prompt, and some text in each")
+    longest = max(map(len, prompt_ids))
+    tokens = torch.tensor([[pad_id] * (longest - len(ids)) + list(ids) for ids in prompt_ids])
+    lengths = torch.tensor([len(ids) for ids in prompt_ids])
+    return tokens, torch.arange(longest) >= longest - lengths[:, None]
 
 
 def draw(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
@@ -142,65 +147,19 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
 
     Shapes: (B, V), (B,) -> (B,).
     """
-    cumulative = (logits.float() / temperature).softmax(-1).cumsum(-1)
-    return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True).squeeze(1)
+    cumulative = (full_precision(logits) / temperature).softmax(-1).cumsum(-1)
+    threshold = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 
-def response_hidden(policy: nn.Module, rollout: Rollout) -> Tensor:
-    """A fresh forward pass: the states that predict each response token.
-
-    Shapes: -> (B, T, D); slots that the mask hides hold the state of some other token.
-    Rows of similar length go through the trunk together, so that little padding is multiplied.
-    """
-    lengths = rollout.attention_mask.sum(1)  # (B,) prompt and ending
-    order = lengths.argsort(stable=True)
-    parts = [_chunk_hidden(policy, rollout.rows(rows))
-             for rows in order.split(math.ceil(CHUNK_TOKENS / int(lengths.max())))]
-    return torch.cat(parts)[order.argsort()]
-
-
-def _chunk_hidden(policy: nn.Module, rollout: Rollout) -> Tensor:
-    """`response_hidden` of one chunk.
-
-    Each row is moved together to prompt, ending, padding: a causal model never looks right, so the padding
-    needs no mask, and positions count from 0 without being told.
-    """
-    trunk, _, _ = trunk_and_head(policy)
-    order = (~rollout.attention_mask).byte().argsort(dim=1, stable=True)
-    longest = int(rollout.attention_mask.sum(1).max()) - 1  # the last token predicts nothing
-    input_ids = rollout.input_ids.gather(1, order[:, :longest])
-    everything = torch.ones_like(input_ids)
-    hidden = trunk(input_ids=input_ids, attention_mask=everything, use_cache=False).last_hidden_state
-    columns = torch.arange(rollout.mask.shape[1], device=hidden.device)
-    where = rollout.prompt_mask.sum(1, keepdim=True) - 1 + columns  # (B, T)
-    rows = torch.arange(len(where), device=hidden.device)[:, None]
-    return hidden[rows, where.clamp(max=longest - 1)]  # (B, T, D)
-
-
-def response_logits(policy: nn.Module, rollout: Rollout) -> Tensor:
-    """A fresh forward pass: the logits that predict each response token, (B, T, V)."""
-    _, head, _ = trunk_and_head(policy)
-    return head(response_hidden(policy, rollout))
-
-
-def sample_texts(model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, max_new_tokens: int,
-                 temperature: float, seed: int,
-                 batch_size: int = 128) -> tuple[list[str], list[bool], list[int]]:
-    """One sampled ending per prompt: the texts, whether each ended, and how many tokens it has."""
-    prompt_ids = encode_prompts(tokenizer, prompts)
-    max_new_tokens = check_prompts(model, prompt_ids, prompts, max_new_tokens)
-    generator = torch.Generator().manual_seed(seed)
-    endings: list[str] = []
-    ended: list[bool] = []
-    lengths: list[int] = []
-    for start in range(0, len(prompts), batch_size):
-        rollout = sample(model, prompt_ids[start:start + batch_size], max_new_tokens=max_new_tokens,
-                         temperature=temperature, eos_id=tokenizer.eos_token_id, pad_id=pad_id(tokenizer),
-                         generator=generator)
-        endings += decode_endings(tokenizer, rollout.tokens, rollout.mask)
-        ended += rollout.ended.tolist()
-        lengths += rollout.lengths.tolist()
-    return endings, ended, lengths
+def check_finite(logp: Tensor, mask: Tensor) -> None:
+    """Raises: InputError naming the first sample whose log-probability is not a finite number."""
+    broken = (~logp.isfinite() & mask).nonzero()
+    if len(broken):
+        row, place = broken[0].tolist()
+        raise InputError(f"token {place + 1} of sample {row + 1} has the log-probability {logp[row, place].item()}: "
+                         "the policy has diverged; lower the learning rate and start from its last good state (or "
+                         "raise a temperature that is near 0)")
 
 
 def best_of_n_index(scores: Tensor) -> Tensor:

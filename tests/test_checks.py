@@ -180,7 +180,7 @@ def test_the_sft_reference_is_what_the_package_trains_on() -> None:
     batch = [sft.Example(row[:length], start)
              for row, length, start in zip(SFT_TOKENS.tolist(), lengths, prompts, strict=True)]
     ours = sft_loss(head(embeddings(SFT_TOKENS)), SFT_TOKENS, torch.tensor(prompts), torch.tensor(lengths))
-    assert torch.allclose(ours, sft.next_token_losses(model, batch, pad_id=0).mean())
+    assert torch.allclose(ours, sft.next_token_losses(model, batch).mean())
 
 
 # --- wrong answers ----------------------------------------------------------------------------------------------

@@ -9,17 +9,9 @@ import pytest
 import torch
 
 from rlhf_mini import tales
-from rlhf_mini.evaluate import (
-    Samples,
-    best_of_n,
-    calibration_bins,
-    evaluate_samples,
-    reward_model_metrics,
-    sample_endings,
-    stories,
-    tales_means,
-)
+from rlhf_mini.evaluate import Samples, best_of_n, sample_endings
 from rlhf_mini.language_model import new_language_model
+from rlhf_mini.metrics import calibration_bins, evaluate_samples, example_stories, reward_model_metrics, tales_means
 from rlhf_mini.reward import reward_model_from, score_rollout
 
 KEYS = {"gold_mean", "gold_std", "proxy_mean", "kl", "grammatical", "coherent", "ended", "distinct",
@@ -97,11 +89,11 @@ def test_sampling_is_repeatable_and_its_kl_is_exact(tiny_model: Any, tiny_tokeni
 
 
 def test_samples_carry_the_score_of_their_tokens(tiny_model: Any, tiny_tokenizer: Any) -> None:
-    model, tokenizer = reward_model_from(tiny_model, tiny_tokenizer, seed=0)
+    model, _ = reward_model_from(tiny_model, tiny_tokenizer, seed=0)
     seen = []
 
     def score(rollout: Any) -> torch.Tensor:
-        seen.append(score_rollout(model, tokenizer, rollout))
+        seen.append(score_rollout(model, rollout))
         return seen[-1]
 
     samples = sample_endings(tiny_model, tiny_tokenizer, PROMPTS * 100, max_new_tokens=4, temperature=1.0,
@@ -112,7 +104,7 @@ def test_samples_carry_the_score_of_their_tokens(tiny_model: Any, tiny_tokenizer
 
 def test_stories_have_what_the_report_shows() -> None:
     samples = of_tales(20, prompts=[tales.write(seed // 2)[0] for seed in range(20)])
-    told = stories({"sft": samples, "ppo": samples}, tales_world=True, count=8)
+    told = example_stories({"sft": samples, "ppo": samples}, tales_world=True, count=8)
     assert len(told) == 8 and len({story["opening"] for story in told}) == 8
     assert set(told[0]["ppo"]) == {"ending", "ended", "proxy", "gold", "grammatical", "coherent"}
     assert told[1]["sft"]["ending"] == samples.endings[2]

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig
 
 from rlhf_mini.checkpoints import check_fit
 from rlhf_mini.errors import InputError
+from rlhf_mini.forward import pad_right
 from rlhf_mini.language_model import (
     check_prompts,
     context_length,
@@ -27,7 +28,6 @@ from rlhf_mini.language_model import (
     load_language_model,
     new_language_model,
     pad_id,
-    pad_right,
     save_language_model,
     train_tokenizer,
 )
@@ -77,7 +77,7 @@ def test_special_tokens_are_not_read_out_of_a_text(tiny_tokenizer: Any, text: st
 def test_endings_survive_tokens_and_padding(tiny_tokenizer: Any, endings: list[str], data: Any) -> None:
     ended = data.draw(st.lists(st.booleans(), min_size=len(endings), max_size=len(endings)))
     rows = encode_endings(tiny_tokenizer, endings, ended)
-    tokens, lengths = pad_right(rows, pad_id(tiny_tokenizer), torch.device("cpu"))
+    tokens, lengths = pad_right(rows, pad_id(tiny_tokenizer)), torch.tensor([len(row) for row in rows])
     mask = torch.arange(tokens.shape[1]) < lengths[:, None]
     assert decode_endings(tiny_tokenizer, tokens, mask) == endings
     assert [row[-1] == tiny_tokenizer.eos_token_id for row in rows] == ended
@@ -109,8 +109,8 @@ def test_the_tokenizer_has_its_own_pad_and_the_size_asked_for(tiny_tokenizer: An
 
 
 def test_pad_right_by_hand() -> None:
-    tokens, lengths = pad_right([[5], [6, 7, 8]], fill=9, device=torch.device("cpu"))
-    assert tokens.tolist() == [[5, 9, 9], [6, 7, 8]] and lengths.tolist() == [1, 3]
+    tokens = pad_right([[5], [6, 7, 8]], fill=9)
+    assert tokens.tolist() == [[5, 9, 9], [6, 7, 8]]
 
 
 # --- making, saving, loading ------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from rlhf_mini.ppo import (
     PPOState,
     adapt_kl_coef,
     anneal,
-    choose,
-    compare,
+    choose_prompts,
+    compare_to_reference,
     explained_variance,
     gae,
     policy_loss,
@@ -261,7 +261,8 @@ def test_minibatches_of_different_lengths_do_not_bias_the_gradient() -> None:
         group["lr"] = 0.0
 
     def gradient_of(rows: Tensor, denominator: float) -> Tensor:
-        step(state, rollout.rows(rows), advantages[rows], returns[rows], config, denominator)
+        step(state, rollout.select(rows), advantages[rows], returns[rows], config, config.value_coef,
+             denominator)
         return torch.cat([gradient(p).flatten() for p in state.policy.parameters()])
 
     live = rollout.mask.sum().item()
@@ -294,7 +295,7 @@ def test_the_controller_is_fed_nats_per_ending() -> None:
             pad_id=PAD,
             generator=torch.Generator().manual_seed(0),
         )
-        kls.append(compare(policy, reference, rollout, 1.0)[1].sum(1).mean().item())
+        kls.append(compare_to_reference(policy, reference, rollout, 1.0)[1].sum(1).mean().item())
     assert kls[1] / kls[0] == pytest.approx(2, rel=0.1)
 
 
@@ -381,7 +382,7 @@ def test_the_updates_get_whitened_advantages_and_returns_of_the_old_scale(
     ppo_iteration(state, reference, how_often_five, PROMPTS, SMALL, EOS, PAD)
 
     _, rollout, advantages, returns, *_ = given[0]
-    logp_ref, _, _ = compare(state.policy, reference, rollout, SMALL.temperature)
+    logp_ref, _, _ = compare_to_reference(state.policy, reference, rollout, SMALL.temperature)
     rewards = shaped_rewards(how_often_five(rollout), rollout.logp, logp_ref, rollout.mask, SMALL.kl_coef)
     raw, expected = gae(rewards, rollout.values, rollout.mask, SMALL.gamma, SMALL.lam)
     assert torch.allclose(returns, expected, atol=1e-5)
@@ -398,11 +399,10 @@ def test_the_updates_get_whitened_advantages_and_returns_of_the_old_scale(
 def test_compare_is_exact_and_uses_the_temperature() -> None:
     reference, policy = make_model(0), PolicyWithValue(make_model(1))
     rollout = roll(policy, dataclasses.replace(SMALL, temperature=0.5))
-    logp_ref, kl_exact, entropy = compare(policy, reference, rollout, 0.5)
+    logp_ref, kl_exact, entropy = compare_to_reference(policy, reference, rollout, 0.5)
     with torch.no_grad():
         for row, length in enumerate(rollout.lengths.tolist()):
-            start = int(rollout.prompt_mask[row].sum())
-            ids = rollout.input_ids[row][rollout.attention_mask[row]][None]
+            start, ids = len(rollout.prompts[row]), torch.tensor([rollout.rows[row]])
             new, old = (
                 model(ids).logits[0, start - 1 : -1].div(0.5).log_softmax(-1)
                 for model in (policy.language_model, reference)
@@ -418,7 +418,7 @@ def test_compare_is_exact_and_uses_the_temperature() -> None:
 def test_sampled_kl_agrees_with_the_exact_one_and_is_positive() -> None:
     reference, policy = make_model(0), PolicyWithValue(make_model(1))
     rollout = roll(policy, prompts=PROMPTS * 100)
-    logp_ref, kl_exact, _ = compare(policy, reference, rollout, 1.0)
+    logp_ref, kl_exact, _ = compare_to_reference(policy, reference, rollout, 1.0)
     exact, sampled = kl_exact.sum(1).mean(), (rollout.logp - logp_ref).sum(1)
     assert exact > 0.01
     assert (sampled.mean() - exact).abs() < 4 * sampled.std() / math.sqrt(800)
@@ -443,12 +443,12 @@ def test_dropout_is_off() -> None:
 
 def test_prompts_come_in_random_order_and_equally_often() -> None:
     prompts: list[Sequence[int]] = [[i] for i in range(5)]
-    chosen = choose(prompts, 12, torch.Generator().manual_seed(0))
+    chosen = choose_prompts(prompts, 12, torch.Generator().manual_seed(0))
     counts = [chosen.count(prompt) for prompt in prompts]
     assert len(chosen) == 12 and min(counts) >= 2 and max(counts) <= 3
     assert sorted(chosen[:5], key=list) == prompts and chosen[:5] != prompts
     with pytest.raises(InputError, match="no prompt"):
-        choose([], 12, torch.Generator())
+        choose_prompts([], 12, torch.Generator())
 
 
 def test_explained_variance_by_hand() -> None:
@@ -479,7 +479,7 @@ def test_returns_that_vary_widely_do_not_drown_the_policys_gradient(
     weights = []
 
     def spy(*arguments: Any) -> Any:
-        weights.append(arguments[4].value_coef)
+        weights.append(arguments[5])
         return step(*arguments)
 
     monkeypatch.setattr(ppo, "step", spy)

@@ -1,5 +1,6 @@
 """The sampler's own numbers against fresh forward passes, and what padding and neighbours must not change."""
 
+import copy
 import math
 from typing import Any
 
@@ -11,8 +12,11 @@ from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rlhf_mini.errors import InputError
+from rlhf_mini.evaluate import sample_endings
+from rlhf_mini.forward import lm_logits
 from rlhf_mini.kl import token_logprobs
 from rlhf_mini.language_model import new_language_model
+from rlhf_mini.policy import response_states
 from rlhf_mini.ppo import PolicyWithValue
 from rlhf_mini.sampling import (
     Rollout,
@@ -21,10 +25,7 @@ from rlhf_mini.sampling import (
     draw,
     pad_left,
     positions,
-    response_hidden,
-    response_logits,
     sample,
-    sample_texts,
 )
 
 EOS, PAD = 0, 1
@@ -65,7 +66,7 @@ def roll(
 
 def plain_logits(model: Any, rollout: Rollout, row: int) -> tuple[Tensor, Tensor]:
     """The logits of one row, alone and without any padding."""
-    prompt = rollout.prompt_tokens[row][rollout.prompt_mask[row]]
+    prompt = torch.tensor(rollout.prompts[row])
     tokens = rollout.tokens[row][rollout.mask[row]]
     with torch.no_grad():
         return model(torch.cat([prompt, tokens])[None]).logits[0, len(prompt) - 1 : -1], tokens
@@ -77,17 +78,16 @@ def test_kept_numbers_equal_a_fresh_forward_of_each_row_alone(model: Any, temper
     torch.nn.init.normal_(policy.value_head.weight)
     rollout = roll(policy, PROMPTS * 8, temperature=temperature)
     assert len(set(rollout.lengths.tolist())) > 3  # rows did leave the batch at different times
-    hidden = response_hidden(policy, rollout)
-    assert rollout.values is not None
-    for row in range(len(rollout.mask)):
+    fresh = response_states(policy, rollout).split(rollout.lengths.tolist())
+    for row, hidden in enumerate(fresh):
         live = rollout.mask[row]
         logits, tokens = plain_logits(model, rollout, row)
         expected = token_logprobs(logits, tokens, temperature)
         assert torch.allclose(rollout.logp[row][live], expected, atol=1e-4)
-        assert torch.allclose(hidden[row][live], rollout.hidden[row][live], atol=1e-4)
-        values = policy.value_head(hidden[row][live]).squeeze(-1)
+        assert torch.allclose(hidden, rollout.hidden[row][live], atol=1e-4)
+        values = policy.value_head(hidden).squeeze(-1)
         assert torch.allclose(rollout.values[row][live], values, atol=1e-4)
-        assert torch.allclose(response_logits(model, rollout)[row][live], logits, atol=1e-4)
+        assert torch.allclose(lm_logits(model, hidden), logits, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_other_causal_language_models(make: Any) -> None:
     torch.manual_seed(0)
     model = sharp(make())
     rollout = roll(model)
-    assert rollout.values is None
+    assert (rollout.values == 0).all()  # there is no value head
     for row in range(len(PROMPTS)):
         logits, tokens = plain_logits(model, rollout, row)
         assert torch.allclose(rollout.logp[row][rollout.mask[row]], token_logprobs(logits, tokens), atol=1e-4)
@@ -137,7 +137,7 @@ def test_shapes_masks_and_ends(model: Any) -> None:
     inside = rollout.mask & (torch.arange(width) < rollout.lengths[:, None] - 1)
     assert (rollout.tokens[inside] != EOS).all()
     assert (rollout.tokens[~rollout.mask] == PAD).all() and (rollout.logp[~rollout.mask] == 0).all()
-    assert rollout.input_ids.shape == rollout.attention_mask.shape == rollout.position_ids.shape
+    assert (rollout.hidden[~rollout.mask] == 0).all() and (rollout.values[~rollout.mask] == 0).all()
     assert not rollout.logp.is_inference()  # such tensors could not take part in a backward pass
 
 
@@ -167,7 +167,7 @@ def test_left_padding_moves_nothing(model: Any, extra: int, seed: int) -> None:
     assert torch.equal(alone.tokens[0, :length], beside.tokens[0, :length])
     assert beside.lengths[0] == length
     assert torch.allclose(alone.logp[0, :length], beside.logp[0, :length], atol=1e-4)
-    fresh = [response_hidden(model, rollout)[0, :length] for rollout in (alone, beside)]
+    fresh = [response_states(model, rollout)[:length] for rollout in (alone, beside)]
     assert torch.allclose(fresh[0], fresh[1], atol=1e-5)
 
 
@@ -231,30 +231,36 @@ def test_a_temperature_that_is_not_above_0_is_an_error(model: Any, temperature: 
                generator=torch.Generator())
 
 
-def test_rows_selects_every_field(model: Any) -> None:
+def test_select_takes_every_field(model: Any) -> None:
     rollout = roll(PolicyWithValue(model))
-    part = rollout.rows(torch.tensor([2, 0]))
-    assert part.values is not None and rollout.values is not None
+    part = rollout.select(torch.tensor([2, 0]))
     assert torch.equal(part.tokens, rollout.tokens[[2, 0]]) and torch.equal(
         part.values, rollout.values[[2, 0]]
     )
-    assert torch.equal(part.attention_mask, rollout.attention_mask[[2, 0]])
-    assert torch.allclose(response_hidden(model, part), response_hidden(model, rollout)[[2, 0]], atol=1e-5)
+    assert part.rows == [rollout.rows[2], rollout.rows[0]]
+    assert rollout.rows[0][:3] == [5, 6, 7] and len(rollout.rows[0]) == 3 + int(rollout.lengths[0])
 
 
-def test_sample_texts_gives_one_ending_per_prompt_and_repeats_with_its_seed(
-    tiny_model: Any, tiny_tokenizer: Any
-) -> None:
+def test_endings_are_one_per_prompt_and_repeat_with_their_seed(tiny_model: Any, tiny_tokenizer: Any) -> None:
     prompts = ["Mia found a kite in the park.", "Tom wanted a red ball.", "Ana was at the pond."]
-    first, again, other = (
-        sample_texts(
-            tiny_model, tiny_tokenizer, prompts, max_new_tokens=10, temperature=1.0, seed=seed, batch_size=2
-        )
-        for seed in (0, 0, 1)
-    )
-    endings, ended, lengths = first
-    assert len(endings) == len(ended) == len(lengths) == 3 and max(lengths) <= 10
-    assert first == again and endings != other[0]
+    first, again, other = (sample_endings(tiny_model, tiny_tokenizer, prompts, max_new_tokens=10, temperature=1.0,
+                                          seed=seed) for seed in (0, 0, 1))
+    assert len(first.endings) == len(first.ended) == len(first.lengths) == 3 and max(first.lengths) <= 10
+    assert (first.endings, first.lengths) == (again.endings, again.lengths) and first.endings != other.endings
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1e-44])
+def test_a_policy_whose_numbers_are_not_finite_is_named(model: Any, temperature: float) -> None:
+    broken = copy.deepcopy(model)
+    if temperature == 1.0:
+        broken.transformer.wte.weight.data[5] = math.nan
+    with pytest.raises(InputError, match=r"token 1 of sample 1 has the log-probability nan: the policy has diverged"):
+        roll(broken, temperature=temperature)
+
+
+def test_double_precision_stays_double(model: Any) -> None:
+    rollout = roll(PolicyWithValue(copy.deepcopy(model).double()))
+    assert rollout.logp.dtype == rollout.values.dtype == rollout.hidden.dtype == torch.float64
 
 
 def test_best_of_n() -> None:

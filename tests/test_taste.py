@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from rlhf_mini import tales
 from rlhf_mini.config import RewardConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.language_model import encode_endings, encode_prompts, pad_id, pad_right
+from rlhf_mini.evaluate import Samples
+from rlhf_mini.forward import pad_right
+from rlhf_mini.language_model import encode_endings, encode_prompts, pad_id
 from rlhf_mini.rankings import Ranking, RankingSession, RankingStore, to_pairs
 from rlhf_mini.reward import pair_accuracy, reward_model_from, score_rollout, score_texts
-from rlhf_mini.sampling import Rollout, pad_left, sample
+from rlhf_mini.sampling import Rollout, sample
 from rlhf_mini.teaching.taste import (
     SIMULATED_TASTES,
     BlindTest,
@@ -240,7 +242,8 @@ def test_a_simulated_taste_repeats_itself_and_writes_into_the_store(tmp_path: Pa
 def test_items_have_different_endings_and_each_opening_once(tiny_model: Any, tiny_tokenizer: Any,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     told = ["a", "b", "a", "c", "d", "e", "x", "x", "x", "x", "x", "x", "y", "y", "z", "y", "y", "y"]
-    monkeypatch.setattr("rlhf_mini.teaching.taste.sample_texts", lambda *_, **__: (told, [], []))
+    samples = Samples([], told, [], [], torch.zeros(0))
+    monkeypatch.setattr("rlhf_mini.teaching.taste.sample_endings", lambda *_, **__: samples)
     items = taste_items(tiny_model, tiny_tokenizer, OPENINGS[:3], each=4)
     assert items == [(OPENINGS[0], ["a", "b", "c", "d"]), (OPENINGS[2], ["y", "z"])]
 
@@ -305,15 +308,15 @@ def test_a_score_by_text_is_that_of_prompt_ending_and_eos_where_it_ended(panels:
 
 def test_a_score_by_text_is_that_of_the_tokens_where_a_tokenizer_would_choose_the_same(panels: tuple[Any, Any]) -> None:
     model, tokenizer = panels
-    prompt_tokens, prompt_mask = pad_left(encode_prompts(tokenizer, OPENINGS), tokenizer.pad_token_id)
     ended = [True, False, True, True, False]
     rows = encode_endings(tokenizer, ENDINGS, ended)
-    tokens, lengths = pad_right(rows, tokenizer.pad_token_id, torch.device("cpu"))
+    tokens, lengths = pad_right(rows, tokenizer.pad_token_id), torch.tensor([len(row) for row in rows])
     mask = torch.arange(tokens.shape[1]) < lengths[:, None]
     nothing = torch.zeros(tokens.shape)
-    rollout = Rollout(prompt_tokens, prompt_mask, tokens, mask, nothing, nothing[..., None], None, torch.tensor(ended))
+    prompts = tuple(map(tuple, encode_prompts(tokenizer, OPENINGS)))
+    rollout = Rollout(prompts, tokens, mask, nothing, nothing[..., None], nothing, torch.tensor(ended))
     assert torch.allclose(score_by_text(model, tokenizer, tokenizer)(rollout),
-                          score_rollout(model, tokenizer, rollout), atol=1e-5)
+                          score_rollout(model, rollout), atol=1e-5)
 
 
 def test_a_text_longer_than_the_context_is_judged_by_its_beginning(panels: tuple[Any, Any], tiny_model: Any) -> None:

@@ -22,10 +22,10 @@ import matplotlib.pyplot as plt
 
 from rlhf_mini import plots, rankings
 from rlhf_mini.config import RewardConfig, RunConfig
-from rlhf_mini.evaluate import reward_model_metrics
 from rlhf_mini.language_model import load_language_model
+from rlhf_mini.metrics import reward_model_metrics
 from rlhf_mini.rankings import Ranking
-from rlhf_mini.reward import Example, bradley_terry_losses, fit_reward, plackett_luce_losses, reward_model_from
+from rlhf_mini.reward import RankedExample, bradley_terry_losses, fit_reward, plackett_luce_losses, reward_model_from
 from rlhf_mini.run.tasks import divide, make_task
 
 SIZES = (25, 50, 100, 200, 400, 800)
@@ -33,12 +33,12 @@ SEEDS = (0, 1, 2)
 STEPS = 75  # at least, however few the rankings; twice as many fitted 25 and 100 no better on an earlier checkpoint
 
 
-def whole(judged: Ranking) -> Example:
+def whole(judged: Ranking) -> RankedExample:
     """The ranking as it is."""
     return judged.prompt, judged.completions, judged.ranking
 
 
-def winner(judged: Ranking) -> Example:
+def winner(judged: Ranking) -> RankedExample:
     """The best against all others, whose order is forgotten."""
     best, *rest = judged.ranking
     others = sorted(index for group in rest for index in group)

@@ -33,8 +33,9 @@ from torch import Tensor
 from rlhf_mini import rankings, tales
 from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.evaluate import Samples, evaluate_samples, judge_tales, reward_model_metrics, stories
+from rlhf_mini.evaluate import Samples
 from rlhf_mini.language_model import encode_prompts, load_language_model, pad_id, save_language_model
+from rlhf_mini.metrics import evaluate_samples, example_stories, judge_tales, reward_model_metrics
 from rlhf_mini.pipeline import Loop, headline, normalise_on_samples, record
 from rlhf_mini.ppo import start_ppo, train_ppo
 from rlhf_mini.rankings import Ranking
@@ -82,7 +83,7 @@ class Judge:
 
     def of_rollout(self, rollout: Any) -> Tensor:
         """Scores (B,) of what a policy has just sampled."""
-        return score_rollout(self.model, self.tokenizer, rollout)
+        return score_rollout(self.model, rollout)
 
     def of_samples(self, samples: Samples) -> Tensor:
         """Scores (N,) of endings, each read as its model left it, with its end or without."""
@@ -194,7 +195,7 @@ def optimised(bench: Bench, judge: Judge, kl_coef: float, adaptive: bool = False
 def evaluated(bench: Bench, policy: Any, judge: Judge) -> tuple[Samples, dict[str, Any]]:
     """What a policy makes of the held-out openings: the endings, their figures, and the first few stories."""
     samples = bench.loop.sampled(policy, bench.loop.task.held_out, "evaluation", bench.sft, judge.of_rollout)
-    told = stories({"told": samples}, True, bench.sizes.told)
+    told = example_stories({"told": samples}, True, bench.sizes.told)
     return samples, {"evaluation": evaluate_samples(samples),
                      "stories": [{"opening": story["opening"], **story["told"]} for story in told]}
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from rlhf_mini import tales
 from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.evaluate import Samples, evaluate_samples, sample_endings
+from rlhf_mini.evaluate import Samples, sample_endings
 from rlhf_mini.language_model import (
     encode_prompts,
     load_language_model,
@@ -39,6 +39,7 @@ from rlhf_mini.language_model import (
     save_language_model,
     train_tokenizer,
 )
+from rlhf_mini.metrics import evaluate_samples
 from rlhf_mini.ppo import Score, start_ppo, train_ppo
 from rlhf_mini.rankings import Ranking, RankingSession, to_pairs
 from rlhf_mini.reward import load_reward_model, pair_accuracy

@@ -25,12 +25,13 @@ from transformers import PreTrainedModel
 from rlhf_mini import rankings
 from rlhf_mini.config import PPOConfig, RewardConfig
 from rlhf_mini.errors import InputError
+from rlhf_mini.evaluate import sample_endings
 from rlhf_mini.language_model import context_length, decode_endings, encode_endings, encode_prompts
 from rlhf_mini.ppo import Score
 from rlhf_mini.rankings import Ranking, RankingSession
 from rlhf_mini.rankings.record import item_key
 from rlhf_mini.reward import fit_reward, normalise, score_tokens
-from rlhf_mini.sampling import Rollout, sample_texts
+from rlhf_mini.sampling import Rollout
 from rlhf_mini.tales import Annotator
 
 # None of them sits on the panel, whose five all like kind deeds and a glad ending.
@@ -55,8 +56,8 @@ def taste_items(language_model: PreTrainedModel, tokenizer: Any, openings: Seque
     """
     ppo, copies = PPOConfig(), each + SPARE
     prompts = [opening for opening in openings for _ in range(copies)]
-    endings, _, _ = sample_texts(language_model, tokenizer, prompts, max_new_tokens=ppo.max_new_tokens,
-                                 temperature=ppo.temperature, seed=seed)
+    endings = sample_endings(language_model, tokenizer, prompts, max_new_tokens=ppo.max_new_tokens,
+                             temperature=ppo.temperature, seed=seed).endings
     different = [list(dict.fromkeys(endings[i:i + copies]))[:each] for i in range(0, len(endings), copies)]
     return [(opening, found) for opening, found in zip(openings, different, strict=True) if len(found) > 1]
 
@@ -113,8 +114,7 @@ def score_by_text(reward_model: PreTrainedModel, reward_tokenizer: Any, tokenize
 
     @torch.no_grad()
     def score(rollout: Rollout) -> Tensor:
-        prompts = [tokenizer.decode(row[live], clean_up_tokenization_spaces=False) for row, live
-                   in zip(rollout.prompt_tokens, rollout.prompt_mask, strict=True)]
+        prompts = [tokenizer.decode(list(prompt), clean_up_tokenization_spaces=False) for prompt in rollout.prompts]
         endings = decode_endings(tokenizer, rollout.tokens, rollout.mask)
         pairs = zip(encode_prompts(reward_tokenizer, prompts),
                     encode_endings(reward_tokenizer, endings, rollout.ended.tolist()), strict=True)

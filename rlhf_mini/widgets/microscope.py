@@ -23,9 +23,12 @@ from torch import Tensor, nn
 from rlhf_mini import kl
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
+from rlhf_mini.forward import lm_logits
+from rlhf_mini.kl import full_precision
 from rlhf_mini.plots import LOOKS
+from rlhf_mini.policy import response_states
 from rlhf_mini.ppo import gae, shaped_rewards
-from rlhf_mini.sampling import Rollout, response_logits, trunk_and_head
+from rlhf_mini.sampling import Rollout
 
 Choices = tuple[tuple[str, float], ...]  # a token's text and its probability, the likeliest first
 PAPER, INK, WARM = (255, 255, 255), "#111111", (0xD5, 0x5E, 0x00)
@@ -58,20 +61,18 @@ def look(policy: nn.Module, reference: nn.Module, rollout: Rollout, row: int, sc
     """All that an iteration of PPO knows of the live tokens of one row, one view per token.
 
     Shapes: scores (B,), as for the whole rollout.
-    Raises: InputError where the rollout has no values, or this policy has changed since it wrote the rollout.
+    Raises: InputError where this policy has changed since it wrote the rollout.
     """
-    if rollout.values is None:
-        raise InputError("the rollout has no values: sample it from a PolicyWithValue, such as `start_ppo(...).policy`")
-    part = rollout.rows(torch.tensor([row]))
+    part = rollout.select(torch.tensor([row]))
     alive = part.mask[0]
-    logits = trunk_and_head(policy)[1](part.hidden[0][alive]) / config.temperature  # (N, V): live tokens only
-    logits_ref = response_logits(reference, part)[0][alive] / config.temperature  # (N, V)
+    logits = full_precision(lm_logits(policy, part.hidden[0][alive])) / config.temperature  # (N, V): live tokens only
+    logits_ref = full_precision(lm_logits(reference, response_states(reference, part))) / config.temperature  # (N, V)
     tokens, logp, values = part.tokens[0][alive], part.logp[0][alive], rollout.values[row][alive]  # (N,)
     moved = (kl.token_logprobs(logits, tokens) - logp).abs().max().item()
     if not moved < 1e-3:
         raise InputError(f"this policy's log-probabilities differ by up to {moved:.2g} from the rollout's: sample the "
                          "endings anew from the policy as it is now, at the config's temperature")
-    logp_ref, mask = kl.token_logprobs(logits_ref, tokens), torch.ones(1, len(tokens))
+    logp_ref, mask = kl.token_logprobs(logits_ref, tokens), torch.ones_like(logp)[None]
     score = torch.zeros_like(logp)
     score[-1] = scores[row]
     rewards = shaped_rewards(score[-1:], logp[None], logp_ref[None], mask, config.kl_coef)  # (1, N)

@@ -89,7 +89,7 @@ class Ours:
         return seconds, statistics.mean(tokens)
 
     def score(self, rollout: Any) -> Tensor:
-        return score_rollout(self.models.reward, self.models.tokenizer, rollout)
+        return score_rollout(self.models.reward, rollout)
 
 
 class Naive:

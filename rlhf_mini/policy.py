@@ -1,0 +1,138 @@
+"""The policy of PPO, its value head, and the state that one iteration hands to the next."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rlhf_mini import kl, team
+from rlhf_mini.config import PPOConfig
+from rlhf_mini.errors import InputError
+from rlhf_mini.forward import hidden_states, lm_logits
+from rlhf_mini.sampling import Rollout, check_finite
+
+
+class PolicyWithValue(nn.Module):
+    """A causal language model and a value head: one trunk, two heads."""
+
+    def __init__(self, language_model: nn.Module) -> None:
+        super().__init__()
+        self.language_model = language_model
+        model: Any = language_model
+        weight = model.get_input_embeddings().weight
+        self.value_head = nn.Linear(weight.shape[1], 1).to(weight)
+        nn.init.zeros_(self.value_head.weight)  # so with λ = 1 the first advantages are the rewards to come
+        nn.init.zeros_(self.value_head.bias)
+
+    def forward(self, rollout: Rollout, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and values of the live tokens, by a fresh pass. Shapes: (B, T), (B, T), 0 where masked."""
+        hidden = response_states(self, rollout)  # (N, D)
+        logp = kl.token_logprobs(lm_logits(self, hidden), rollout.tokens[rollout.mask], temperature)
+        values = kl.full_precision(self.value_head(hidden).squeeze(-1))
+        return unpack(logp, rollout.mask), unpack(values, rollout.mask)
+
+
+def response_states(model: nn.Module, rollout: Rollout) -> Tensor:
+    """The states that predict the N live tokens of the endings, row after row, by a fresh pass. Shapes: -> (N, D)."""
+    return hidden_states(model, [row[:-1] for row in rollout.rows], [len(prompt) - 1 for prompt in rollout.prompts])
+
+
+@torch.no_grad()
+def compare_to_reference(policy: nn.Module, reference: nn.Module, rollout: Rollout,
+                         temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """At the states that the policy visited: the reference's log-probability of the token, the exact KL, the entropy.
+
+    The policy's logits come from the states that sampling kept, the reference's from a forward pass.
+    Shapes: -> (B, T) each, 0 where masked. Units: nats per token.
+    """
+    mask = rollout.mask
+    logits = lm_logits(policy, rollout.hidden[mask])  # (N, V)
+    logits_ref = lm_logits(reference, response_states(reference, rollout))  # (N, V)
+    logp_ref = kl.token_logprobs(logits_ref, rollout.tokens[mask], temperature)
+    kl_exact, entropy = kl.exact(logits, logits_ref, temperature), kl.entropy(logits, temperature)
+    return unpack(logp_ref, mask), unpack(kl_exact, mask), unpack(entropy, mask)
+
+
+@torch.no_grad()
+def check_policy(policy: PolicyWithValue, rollout: Rollout, temperature: float) -> None:
+    """Raises: InputError where the policy gives the first ending a log-probability that is not a finite number."""
+    one = rollout.select(torch.zeros(1, dtype=torch.long))
+    check_finite(policy(one, temperature)[0], one.mask)
+
+
+def unpack(x: Tensor, mask: Tensor) -> Tensor:
+    """Put the N live numbers back in their places. Shapes: (N,) -> (B, T), 0 where masked."""
+    return torch.zeros(mask.shape, device=x.device, dtype=x.dtype).masked_scatter(mask, x)
+
+
+@dataclass
+class PPOState:
+    """All that one iteration hands to the next; saved and loaded to the last bit."""
+
+    policy: PolicyWithValue
+    optimizer: torch.optim.Adam
+    kl_coef: float
+    iteration: int = 0  # iterations done; also the seed of the next, so no random state is kept
+    episodes: int = 0  # endings sampled so far
+
+    FILE = "ppo_state.safetensors"
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every number that training changes, by name: parameters and Adam's moments, not copies."""
+        named: dict[str, Tensor] = {}
+        for name, parameter in self.policy.named_parameters():
+            named[f"policy.{name}"] = parameter.data
+            named |= {f"adam.{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
+        return named
+
+    @team.once
+    def save(self, folder: Path | str) -> None:
+        """Write one file into the folder; a crash while writing leaves the old one whole."""
+        path = Path(folder) / self.FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        counters = {"kl_coef": self.kl_coef, "iteration": self.iteration, "episodes": self.episodes}
+        unfinished = path.with_suffix(".tmp")
+        save_file({name: tensor.contiguous() for name, tensor in self.tensors().items()}, unfinished,
+                  metadata={"counters": json.dumps(counters)})
+        unfinished.replace(path)
+
+    def load(self, folder: Path | str) -> None:
+        """Take over the state saved in the folder, for the same language model.
+
+        Raises: InputError if there is none, or if it belongs to another model.
+        """
+        path = Path(folder) / self.FILE
+        here = self.tensors()
+        try:
+            with safe_open(path, "pt") as file:
+                metadata, names = file.metadata(), list(file.keys())
+                saved = {name: file.get_tensor(name) for name in names}
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} cannot be read ({error}): give a folder PPOState.save wrote") from error
+        if {name: x.shape for name, x in here.items()} != {name: x.shape for name, x in saved.items()}:
+            raise InputError(f"{path} holds another model's state: give the language model it was saved with")
+        for name, tensor in here.items():
+            tensor.copy_(saved[name])
+        counters = json.loads(metadata["counters"])
+        self.kl_coef, self.iteration, self.episodes = (counters[name] for name in ("kl_coef", "iteration", "episodes"))
+
+
+def start_ppo(language_model: nn.Module, config: PPOConfig) -> PPOState:
+    """A state at iteration 0; the language model is copied, so the one given can serve as the reference."""
+    policy = PolicyWithValue(copy.deepcopy(language_model)).requires_grad_(True).eval()  # eval: dropout off
+    groups = [{"params": list(policy.language_model.parameters()), "times": 1.0},
+              {"params": list(policy.value_head.parameters()), "times": config.value_head_rate}]
+    optimizer = torch.optim.Adam(groups, lr=config.learning_rate, eps=config.adam_eps, fused=True)
+    for parameter in policy.parameters():  # so that a new state has all the tensors of a saved one
+        optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device),
+                                      "exp_avg": torch.zeros_like(parameter),
+                                      "exp_avg_sq": torch.zeros_like(parameter)}
+    return PPOState(policy, optimizer, config.kl_coef)

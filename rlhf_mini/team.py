@@ -1,0 +1,130 @@
+"""Many processes as one: each works on its share of the rows, and a sum is all that they exchange.
+
+`torchrun` and `accelerate launch` start the same program in every process. All hold the same weights and draw the same
+random numbers. Each works on some of the rows and writes into a tensor of zeros; the sum of these tensors is what one
+process alone would have made. In a single process every function here returns at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rlhf_mini.errors import InputError
+
+if TYPE_CHECKING:  # the command line answers before torch is imported
+    from torch import Tensor, nn
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+GRACE = 3.0  # seconds that a launcher gets to end the others after the first process has failed
+
+
+def size() -> int:
+    """The number of processes that the launcher has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return int(os.environ["RANK"]) if size() > 1 else 0
+
+
+def first() -> bool:
+    """Whether this is the process that locks, writes, prints and asks the panel."""
+    return rank() == 0
+
+
+def join() -> None:
+    """Meet the other processes, if there are any; from here on each has a GPU of its own, where there are GPUs."""
+    if size() > 1:
+        import torch
+        import torch.distributed as dist
+
+        on_gpu = torch.cuda.is_available() and not os.environ.get("ACCELERATE_USE_CPU")
+        if on_gpu:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if on_gpu else "gloo")
+
+
+def leave() -> None:
+    """Part from the other processes at the end of the program."""
+    if size() > 1:
+        import torch.distributed as dist
+
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def complain(message: str) -> None:
+    """Print one line on stderr. Where all fail alike, the first prints and the launcher ends the others meanwhile."""
+    if not first():
+        time.sleep(GRACE)
+    print("rlhf_mini:", " ".join(message.split()), file=sys.stderr, flush=True)
+
+
+def wait() -> None:
+    """Go on when every process is here."""
+    if size() > 1:
+        import torch
+        import torch.distributed as dist
+
+        from rlhf_mini.checkpoints import default_device
+
+        dist.all_reduce(torch.zeros(1, device=default_device()))
+
+
+def share(rows: Any) -> Any:
+    """The rows of a list or tensor that this process works on: every `size()`-th of them."""
+    return rows[rank()::size()] if size() > 1 else rows
+
+
+def check_share(rows: int, what: str) -> None:
+    """Raises: InputError where a training step has fewer rows than there are processes."""
+    if rows < size():
+        raise InputError(f"{what} is {rows} and {size()} processes share it: start at most {rows} processes")
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of all processes' tensors, for each of them; x itself is overwritten. Shapes: any -> the same."""
+    if size() > 1:
+        import torch.distributed as dist
+
+        dist.all_reduce(x)
+    return x
+
+
+def add_gradients(model: nn.Module) -> None:
+    """Give every process the gradient of the whole loss, where each has the gradient of its own rows' part."""
+    if size() > 1:
+        import torch
+
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        together = total(torch.cat([gradient.flatten() for gradient in gradients]))  # one message is faster than many
+        for gradient, part in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def by_rows(function: Callable[[Any], Any], rollout: Any) -> Any:
+    """`function(rollout)`, one tensor or several with a row per ending, of which each process computes its share."""
+    if size() == 1:
+        return function(rollout)
+    import torch
+
+    rows = share(torch.arange(len(rollout.mask), device=rollout.mask.device))
+    found = function(rollout.select(rows))
+    several = found if isinstance(found, tuple) else (found,)
+    whole = [total(x.new_zeros(len(rollout.mask), *x.shape[1:]).index_copy(0, rows.to(x.device), x)) for x in several]
+    return tuple(whole) if isinstance(found, tuple) else whole[0]
+
+
+def once(write: Function) -> Function:
+    """Let the first process call the function; in the others it returns None."""
+    @functools.wraps(write)
+    def guarded(*args: Any, **named: Any) -> Any:
+        return write(*args, **named) if first() else None
+    return guarded  # type: ignore[return-value]

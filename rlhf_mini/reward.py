@@ -162,7 +162,7 @@ def score_rankings(model: Any, rows: Sequence[Sequence[Sequence[int]]], size: in
         scores = score_tokens(model, [row for _, row in mine], dropout)
     counts = torch.tensor([len(completions) for completions in numbered], device=scores.device)
     present = torch.arange(size, device=scores.device) < counts[:, None]  # (N, K)
-    return torch.zeros(present.shape, device=scores.device).masked_scatter(present, scores)
+    return torch.zeros(present.shape, device=scores.device, dtype=scores.dtype).masked_scatter(present, scores)
 
 
 def pairs_in_order(scores: Tensor, competes: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ def reward_model_from(language_model: PreTrainedModel, tokenizer: Any, seed: int
     config.num_labels = 1
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = AutoModelForSequenceClassification.from_config(config, dtype=language_model.dtype)
         model.base_model.load_state_dict(language_model.base_model.state_dict())
         if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
             tokenizer.add_special_tokens({"pad_token": PAD})

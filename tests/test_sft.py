@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ENDINGS, OPENINGS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_texts import ENDINGS, OPENINGS
 
 from rlhf_mini.config import PretrainConfig, SFTConfig
 from rlhf_mini.errors import InputError

@@ -59,7 +59,7 @@ notebooks:  ## run every notebook and store what it shows (a quarter of an hour)
 bands:      ## how far the numbers of the notebooks in TRAIN move when they train again (an hour and a half)
 	PYTHONPATH=. $(PYTHON) assets/record/bands.py $(foreach n,$(TRAIN),$(wildcard notebooks/$(n)_*.ipynb))
 
-bugs:       ## put bugs into the package, one at a time, and see a notebook notice each (a quarter of an hour)
+bugs:       ## put bugs into the package, one at a time, and see a notebook notice each (an hour)
 	$(PYTHON) tests/seed_bugs.py
 
 stops:      ## press stop early in every live picture, and see the notebook run on (ten minutes)

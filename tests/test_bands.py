@@ -50,7 +50,7 @@ def write(path: Path, sources: list[str]) -> Path:
 
 def test_a_chaotic_number_is_found_and_the_others_are_left_alone(
         bands: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(PATH.parent.parent.parent))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     path = write(tmp_path / "chaos.ipynb", CELLS)

@@ -30,7 +30,7 @@ from rlhf_mini.teaching.compared import differences, numbers, words
 MOVED = 1e-6  # of each weight
 UNCOMPARED = {"nbval-ignore-output", "nbval-skip"}
 FIRST_CELL = """import sys
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 import bands
 bands.move_weights({restart})"""
 
@@ -68,7 +68,8 @@ def run(path: Path, restart: int) -> list[str]:
     """What each code cell of a notebook prints, with the weights moved unless `restart` is 0; '' where uncompared."""
     notebook: Any = nbformat.read(path, as_version=4)
     if restart:
-        source = FIRST_CELL.format(folder=str(Path(__file__).parent.resolve()), restart=restart)
+        folder = Path(__file__).resolve().parent  # the kernel runs elsewhere: a relative PYTHONPATH would not do
+        source = FIRST_CELL.format(folders=[str(folder), str(folder.parent.parent)], restart=restart)
         notebook.cells.insert(0, nbformat.v4.new_code_cell(source))
     client: Any = NotebookClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True,
                                  resources={"metadata": {"path": str(path.parent)}})

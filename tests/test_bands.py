@@ -9,7 +9,6 @@ from typing import Any
 
 import nbformat
 import pytest
-from nbclient.exceptions import CellExecutionError
 
 PATH = Path(__file__).parent.parent / "assets" / "record" / "bands.py"
 # A map that doubles distances is as chaotic as training: 24 steps make a millionth as large as anything.
@@ -55,21 +54,16 @@ def test_a_chaotic_number_is_found_and_the_others_are_left_alone(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     path = write(tmp_path / "chaos.ipynb", CELLS)
     as_it_was = path.read_bytes()
-    assert bands.main([str(path), "--restarts", "2"]) == 1
+    assert bands.main([str(path), "--restarts", "1"]) == 1
     assert path.read_bytes() == as_it_was
     printed = capsys.readouterr().out
-    assert "chaos, 3 runs: 3 to change" in printed  # the number, and two texts that say whether weights were moved
+    assert "chaos, 2 runs: 3 to change" in printed  # the number, and two texts that say whether weights were moved
     assert "Cell 0: TEXT DIFFERS between runs\n    - moved a little: False\n    + moved a little: True\n" in printed
     assert re.search(r"Cell 1, number 1: \S+ ± 0.001, over runs ± 0\n", printed)
     assert re.search(r"Cell 2, number 1: \S+ ± 0.001, over runs ± 0\.\d+  WIDEN by 0\.\d+, to 0\.\d+\n", printed)
     assert re.search(r"Cell 2, number 2: \S+ ± 0.60, over runs ± 0\.\d+\n", printed)
     assert "- copies stay copies: True and moved: False" in printed
     assert "+ copies stay copies: True and moved: True" in printed
-
-
-def test_a_cell_that_fails_ends_it(bands: Any, tmp_path: Path) -> None:
-    with pytest.raises(CellExecutionError):
-        bands.run(write(tmp_path / "broken.ipynb", ["1 / 0"]), 0)
 
 
 def test_the_deviation_and_the_wider_error_by_hand(bands: Any) -> None:

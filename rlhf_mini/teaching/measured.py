@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from rlhf_mini.errors import InputError
 from rlhf_mini.tables import aligned
 
+ROUNDING = 1e-9  # of a value: equal numbers have means that differ in the sixteenth digit, which is no error
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -40,9 +42,10 @@ class Measured:
         if not sign and not percent:
             sign, percent = "+" * ("+" in self.form), "%" * ("%" in self.form)
         scale, unit = (100, " %") if percent else (1, "")
-        places = decimals(scale * self.error)
+        uncertain = self.error if self.error > ROUNDING * abs(self.value) else 0.0
+        places = decimals(scale * uncertain)
         value, error = (f"{round(scale * x, places) + 0.0:{show}.{max(places, 0)}f}"  # + 0.0 makes 0 of -0
-                        for x, show in ((self.value, sign), (self.error, "")))
+                        for x, show in ((self.value, sign), (uncertain, "")))
         return format(f"{value} ± {error}{unit}", layout)
 
     def __sub__(self, other: Measured | float) -> Measured:

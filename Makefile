@@ -4,9 +4,10 @@ VENV   ?= .venv
 PYTHON ?= $(VENV)/bin/python
 OUT    ?= runs/tiny-tales-gpt2
 SEEDS  ?= 3 4 5 6 7
+TRAIN  ?= 00 01 02 04 05 06 07 08 09
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types check run quick pretrain seeds benchmark labels sweep taste notebooks bugs stops wheel clean
+.PHONY: help venv test lint types check run quick pretrain seeds benchmark labels sweep taste notebooks bands bugs stops wheel clean
 
 help:       ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -55,7 +56,10 @@ taste:      ## the tastes and seeds of notebook 08, into assets/taste.json (half
 notebooks:  ## run every notebook and store what it shows (a quarter of an hour)
 	$(PYTHON) notebooks/execute.py
 
-bugs:       ## put bugs into the package, one at a time, and see a notebook notice each (a quarter of an hour)
+bands:      ## how far the numbers of the notebooks in TRAIN move when they train again (an hour and a half)
+	PYTHONPATH=. $(PYTHON) assets/record/bands.py $(foreach n,$(TRAIN),$(wildcard notebooks/$(n)_*.ipynb))
+
+bugs:       ## put bugs into the package, one at a time, and see a notebook notice each (an hour)
 	$(PYTHON) tests/seed_bugs.py
 
 stops:      ## press stop early in every live picture, and see the notebook run on (ten minutes)

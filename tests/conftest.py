@@ -16,14 +16,11 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_texts import ENDINGS, OPENINGS
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from rlhf_mini.language_model import load_language_model, new_language_model, train_tokenizer
 
-OPENINGS = ["Mia found a kite in the park.", "Tom wanted a red ball.", "Ana was at the pond.",
-            "One day a fox met a small bird.", "Ben had an old drum."]
-ENDINGS = ["She gave it to Leo. They were happy.", "He looked for it all day and found it at last.",
-           "It was raining. She went home and had soup.", '"Come and play!" said the fox.', "He played it."]
 TEXTS = [f"{opening} {ending}" for opening in OPENINGS for ending in ENDINGS]
 
 

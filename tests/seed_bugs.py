@@ -1,9 +1,10 @@
-"""Proof that the notebooks bite: put one bug at a time into a copy of the package, and see a notebook fail.
+"""Proof that the notebooks notice: put one bug at a time into a copy of the package, and see a notebook fail.
 
-    python tests/seed_bugs.py            # all of them, about a minute each
-    python tests/seed_bugs.py whitened   # those whose name holds the word
+    python tests/seed_bugs.py            # all of them, a minute or two each
+    python tests/seed_bugs.py whitened   # those whose name, or whose notebook's name, holds the word
 
-A cell that prints the package's source would notice any change, so failures of such cells do not count.
+First every notebook has to pass without a bug. A cell that prints the package's source would notice any change, so
+failures of such cells do not count; a numeric bug has to be noticed by a number with an error.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
+
+from rlhf_mini.teaching.compared import numbers
 
 ROOT = Path(__file__).parent.parent
 FAILED = re.compile(r"^FAILED .*::Cell (\d+)", re.MULTILINE)
@@ -24,77 +29,139 @@ FAILED = re.compile(r"^FAILED .*::Cell (\d+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Bug:
-    """A change that somebody might make, and the notebook that has to notice."""
+    """A change that somebody might make, and the notebook that has to notice.
+
+    `right` stands once in the package, in whatever module. A numeric bug breaks no rule and raises no error: training
+    goes on with it, a little worse or better.
+    """
 
     name: str
-    module: str
     right: str
     wrong: str
     notebook: str
+    numeric: bool = False
+
+
+def numeric(name: str, right: str, wrong: str, *notebooks: str) -> list[Bug]:
+    """The same numeric bug for several notebooks."""
+    return [Bug(f"{name} ({notebook[:2]})", right, wrong, notebook, numeric=True) for notebook in notebooks]
 
 
 BUGS = [
-    Bug("the EOS is not learnt", "sft.py", "(position < lengths[:, None])", "(position < lengths[:, None] - 1)",
+    Bug("the EOS is not learnt", "[Example(prompt + ending, len(prompt))",
+        "[Example(prompt + ending[:-1], len(prompt))", "02_supervised_fine_tuning"),
+    Bug("the opening is learnt too", "[Example(prompt + ending, len(prompt))", "[Example(prompt + ending, 1)",
         "02_supervised_fine_tuning"),
-    Bug("the opening is learnt too", "sft.py", "(position >= starts[:, None])", "(position >= 0)",
-        "02_supervised_fine_tuning"),
-    Bug("chosen and rejected swapped", "reward.py", "F.logsigmoid(chosen - rejected)",
+    Bug("chosen and rejected swapped", "F.logsigmoid(chosen - rejected)",
         "F.logsigmoid(rejected - chosen)", "04_reward_model"),
-    Bug("ties compete", "reward.py", "(level[:, None, :] > level[:, :, None])",
+    Bug("ties compete", "(level[:, None, :] > level[:, :, None])",
         "(level[:, None, :] >= level[:, :, None])", "04_reward_model"),
-    Bug("the score is read one token early", "reward.py", "lengths - 1]  # (C, D)", "lengths - 2]  # (C, D)",
+    Bug("the score is read one token early", "lengths - 1]  # (C, D)", "lengths - 2]  # (C, D)",
         "04_reward_model"),
-    Bug("temperature missing", "kl.py", "logits = _full_precision(logits) / temperature",
-        "logits = _full_precision(logits)", "05_ppo_from_parts"),
-    Bug("the sign of the KL in the reward", "ppo.py", "penalty = -kl_coef *", "penalty = kl_coef *",
+    Bug("temperature missing", " / temperature\n    chosen = logits.gather(", "\n    chosen = logits.gather(",
         "05_ppo_from_parts"),
-    Bug("k3 the wrong way round", "kl.py", "torch.expm1(-log_ratio) + log_ratio",
+    Bug("the sign of the KL in the reward", "penalty = -kl_coef *", "penalty = kl_coef *",
+        "05_ppo_from_parts"),
+    Bug("k3 the wrong way round", "torch.expm1(-log_ratio) + log_ratio",
         "torch.expm1(log_ratio) - log_ratio", "05_ppo_from_parts"),
-    Bug("the mask is dropped from the mean", "kl.py", "(denominator or mask.bool().sum().clamp(min=1))",
+    Bug("the mask is dropped from the mean", "(denominator or mask.bool().sum().clamp(min=1))",
         "(denominator or mask.numel())", "05_ppo_from_parts"),
-    Bug("off by one in GAE", "ppo.py", "surprise = rewards[:, t] + gamma * next_value - values[:, t]",
+    Bug("off by one in GAE", "surprise = rewards[:, t] + gamma * next_value - values[:, t]",
         "surprise = rewards[:, t] + gamma * values[:, t] - values[:, t]", "05_ppo_from_parts"),
-    Bug("the variance of whitening is the biased one", "kl.py", "(mask.bool().sum() - 1).clamp(min=1)",
+    Bug("the variance of whitening is the biased one", "(mask.bool().sum() - 1).clamp(min=1)",
         "mask.bool().sum().clamp(min=1)", "05_ppo_from_parts"),
-    Bug("the wrong side of the clip", "ppo.py", "losses = torch.maximum(-advantages * ratio,",
+    Bug("the wrong side of the clip", "losses = torch.maximum(-advantages * ratio,",
         "losses = torch.minimum(-advantages * ratio,", "05_ppo_from_parts"),
-    Bug("whitened returns", "ppo.py", "    return advantages, live(advantages + values, mask)",
+    Bug("whitened returns", "    return advantages, live(advantages + values, mask)",
         "    return advantages, live(masked_whiten(advantages, mask) + values, mask)", "05_ppo_from_parts"),
-    Bug("the KL controller pushes the wrong way", "ppo.py", "kl_coef * (1 + error *", "kl_coef * (1 - error *",
+    Bug("the KL controller pushes the wrong way", "kl_coef * (1 + error *", "kl_coef * (1 - error *",
         "05_ppo_from_parts"),
 ]
 
+# Two for every notebook that trains.
+BUGS += [
+    *numeric("SFT and pretraining learn at a third of the rate",
+             "set_rate(optimizers, learning_rate * schedule(", "set_rate(optimizers, learning_rate / 3 * schedule(",
+             "01_pretraining_reuse", "02_supervised_fine_tuning"),
+    *numeric("Muon's steps are a fifth as long", "RMS_OF_ADAMW = 0.2", "RMS_OF_ADAMW = 0.04",
+             "01_pretraining_reuse", "02_supervised_fine_tuning"),
+    *numeric("the reward fit learns at a third of the rate",
+             "config.learning_rate * schedule(step / steps", "config.learning_rate / 3 * schedule(step / steps",
+             "04_reward_model", "07_when_the_reward_is_wrong", "08_your_taste"),
+    *numeric("the reward head starts as large as the hidden states", "std=(config.hidden_size + 1) ** -0.5", "std=1.0",
+             "04_reward_model"),
+    *numeric("PPO learns at a third of the rate",
+             "rate = config.learning_rate * max(", "rate = config.learning_rate / 3 * max(",
+             "00_the_map", "05_ppo_from_parts", "06_ppo_with_kl", "07_when_the_reward_is_wrong"),
+    *numeric("PPO makes bad endings likelier", "whitened = masked_whiten(advantages, rollout.mask)",
+             "whitened = -masked_whiten(advantages, rollout.mask)", "00_the_map", "09_metrics"),
+    *numeric("a nat costs half its price", "penalty = -kl_coef *", "penalty = -0.5 * kl_coef *",
+             "05_ppo_from_parts", "06_ppo_with_kl"),
+    *numeric("a shift is measured in variances", "deviation = before.std().item()", "deviation = before.var().item()",
+             "08_your_taste"),
+    *numeric("the value loss is twice as large", "losses = 0.5 * torch.maximum(", "losses = 1.0 * torch.maximum(",
+             "09_metrics"),
+]
 
-def tampered(tree: Path, module: str, right: str, wrong: str) -> Path:
+
+def place(root: Path, right: str) -> Path:
+    """The one file of the package in which a text stands, once."""
+    files = sorted(root.glob("rlhf_mini/**/*.py"))
+    found = [path for path in files for _ in range(path.read_text("utf-8").count(right))]
+    if len(found) != 1:
+        raise SystemExit(f"{right!r} stands {len(found)} times in the package, not once: correct its entry in BUGS")
+    return found[0]
+
+
+def tampered(tree: Path, right: str = "", wrong: str = "") -> Path:
     """Copy what the notebooks need into `tree`, change one place of the package, and return the notebooks' folder."""
     for name in ("rlhf_mini", "assets", "notebooks", "tests"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "test_*", "my_rankings"))
-    path = tree / "rlhf_mini" / module
-    source = path.read_text(encoding="utf-8")
-    if source.count(right) != 1:
-        raise SystemExit(f"{right!r} does not stand once in {module}: mend this script")
-    path.write_text(source.replace(right, wrong), encoding="utf-8")
+    if right:
+        path = place(tree, right)
+        path.write_text(path.read_text("utf-8").replace(right, wrong), "utf-8")
     return tree / "notebooks"
 
 
-def noticed(bug: Bug) -> list[str]:
-    """First lines of the cells that fail with the bug in place, cells that print source left out."""
+def failing(notebook: str, bug: Bug | None) -> list[Any]:
+    """The cells of a notebook that fail with the bug in place, or as it is; cells that print source left out."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        notebook = tampered(tree, bug.module, bug.right, bug.wrong) / f"{bug.notebook}.ipynb"
-        command = [sys.executable, "-m", "pytest", "-q", "--nbval", str(notebook),
+        path = tampered(tree, *((bug.right, bug.wrong) if bug else ())) / f"{notebook}.ipynb"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", str(path),
                    "--nbval-sanitize-with", str(tree / "tests" / "nbval_sanitize.cfg")]
         done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
-        cells = [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"pytest did not run {notebook}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     failed = [cells[int(number)] for number in FAILED.findall(done.stdout)]
-    return [source.splitlines()[0] for source in failed if not source.startswith("show(")]
+    return [cell for cell in failed if not cell.source.startswith("show(")]
+
+
+def measures(cell: Any) -> bool:
+    """Whether what is stored of a cell holds a number with an error."""
+    return any(numbers(output.get("text") or output.get("data", {}).get("text/plain", "")) for output in cell.outputs)
+
+
+def main(words: Sequence[str]) -> str | int:
+    asked, amiss = " ".join(words), []
+    bugs = [bug for bug in BUGS if asked in f"{bug.notebook} {bug.name}"]
+    for bug in bugs:
+        place(ROOT, bug.right)
+    for notebook in dict.fromkeys(bug.notebook for bug in bugs):
+        if cells := failing(notebook, None):
+            amiss.append(f"{notebook} fails without a bug")
+            sources = [cell.source for cell in cells]
+            print(f"{notebook}, no bug: {len(cells)} cells fail", *sources, sep="\n", flush=True)
+            continue
+        print(f"{notebook}, no bug: passes", flush=True)
+        for bug in (bug for bug in bugs if bug.notebook == notebook):
+            cells = [cell for cell in failing(notebook, bug) if measures(cell) or not bug.numeric]
+            amiss += [] if cells else [f"{bug.name} is not noticed"]
+            first = [cell.source.splitlines()[0] for cell in cells[:1]]
+            print(f"  {bug.name}: {len(cells)} cells fail", *first, sep="\n      ", flush=True)
+    return "; ".join(amiss) or 0
 
 
 if __name__ == "__main__":
-    asked = " ".join(sys.argv[1:])
-    missed = []
-    for bug in [bug for bug in BUGS if asked in bug.name]:
-        cells = noticed(bug)
-        missed += [] if cells else [bug.name]
-        print(f"{bug.name}: {len(cells)} cells of {bug.notebook} fail", *cells[:1], sep="\n    ", flush=True)
-    sys.exit(f"not noticed: {', '.join(missed)}" if missed else 0)
+    sys.exit(main(sys.argv[1:]))

@@ -38,7 +38,7 @@ def main() -> int:
     given = parser.parse_args()
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
-        notebooks = tampered(Path(temporary), "teaching/notebook.py", STEP, STEP + STOP.format(after=given.after))
+        notebooks = tampered(Path(temporary), STEP, STEP + STOP.format(after=given.after))
         for path in sorted(notebooks.glob("*.ipynb")):
             if given.word in path.stem and "live(" in path.read_text(encoding="utf-8"):
                 found = errors(path)

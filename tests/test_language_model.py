@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ENDINGS, OPENINGS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_texts import ENDINGS, OPENINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig
 
 from rlhf_mini.checkpoints import check_fit

@@ -13,11 +13,13 @@ import nbformat
 import pytest
 
 import rlhf_mini
+from rlhf_mini.teaching.compared import numbers
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LONGEST_CELL = 15  # lines, empty ones aside
 LARGEST_FILE = 1_500_000  # bytes
+SURE = 6  # errors from 0, and nbval, which allows 5.7 of them between two runs, sees a sign turned
 UNCOMPARED = {"nbval-ignore-output", "nbval-skip"}
 PICTURES = re.compile(r"<(Figure size|IPython\.core\.display\.(HTML|Markdown) object)")
 
@@ -39,7 +41,19 @@ def compared(cell: Any) -> bool:
     """Whether some output of the cell is compared that is not just the name of a picture."""
     if UNCOMPARED & set(cell.metadata.get("tags", [])):
         return False
-    return any(text and not PICTURES.match(text) for text in texts(cell))
+    shown = [text for text in texts(cell) if text and not PICTURES.match(text)]
+    return bool(shown) and proves("\n".join(shown))
+
+
+def proves(text: str) -> bool:
+    """Whether comparing this text proves something: it has no measured number, or one that is sure.
+
+    A number with a sign is a difference: it says more or less than 0, or than what it was subtracted from. Where a
+    cell prints one, a difference has to be sure; a number without sign is trivially far from 0.
+    """
+    found = numbers(text)
+    differences = [number for number in found if number.text[0] in "+-−"]
+    return not found or any(number.errors_from_zero >= SURE for number in differences or found)
 
 
 def defined_in_package() -> set[str]:
@@ -72,6 +86,18 @@ def test_a_notebook_is_valid_small_and_ran_from_top_to_bottom(path: Path) -> Non
             assert output.output_type != "error"
             assert output.get("name") != "stderr", output.text
             assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+
+
+@pytest.mark.parametrize(("text", "counts"), [
+    ("it stopped by itself: True", True),
+    ("gain +0.83 ± 0.05", True), ("gain +0.30 ± 0.05", True), ("gain -0.29 ± 0.05", False),
+    ("accuracy 83.1 ± 1.2 %", True), ("nonsense 1.6 ± 1.1 %", False),
+    ("accuracy 83.1 ± 1.2 %, above that of chance by +33.1 ± 1.2 %", True),
+    ("accuracy 83.1 ± 1.2 %, below the ceiling by -2.4 ± 1.2 %", False),  # its text compares it with the ceiling
+    ("gold +0.02 ± 0.05\nKL +2.31 ± 0.06", True),
+])
+def test_a_number_counts_that_is_six_errors_from_what_it_is_compared_with(text: str, counts: bool) -> None:
+    assert proves(text) == counts
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ENDINGS, OPENINGS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_texts import ENDINGS, OPENINGS
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2ForSequenceClassification
 
 from rlhf_mini import forward

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ENDINGS, OPENINGS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_texts import ENDINGS, OPENINGS
 
 from rlhf_mini.batches import shuffled_batches, similar_lengths, split_by_tokens, token_batches
 from rlhf_mini.config import PretrainConfig, SFTConfig

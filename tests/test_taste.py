@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ENDINGS, OPENINGS
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_texts import ENDINGS, OPENINGS
 
 from rlhf_mini import tales
 from rlhf_mini.config import RewardConfig

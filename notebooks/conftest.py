@@ -1,0 +1,49 @@
+"""How `pytest --nbval` compares what the notebooks print: numbers with an error by value, all else to the letter.
+
+The rule itself is in `rlhf_mini.teaching.compared`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from nbval.plugin import IPyNbCell
+
+from rlhf_mini.teaching.compared import MEASURED, differences
+
+# Kernels inherit these: sums are made by one thread of a CPU, whatever the machine has.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+class Output(str):
+    """What a cell printed; equal to another output where nothing differs but the luck of measuring."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and (str.__eq__(self, other) or not differences(self, other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def pytest_assertrepr_compare(op: str, left: Any, right: Any) -> list[str] | None:
+    """What nbval prints below a cell that fails."""
+    if op == "==" and isinstance(left, Output) and isinstance(right, Output) and MEASURED.search(left):
+        return differences(left, right)
+    return None
+
+
+_sanitize = IPyNbCell.sanitize
+
+
+def sanitize(cell: IPyNbCell, output: Any) -> Any:
+    """nbval compares what this returns; it comes here with every output, the stored and the new."""
+    plain = _sanitize(cell, output)
+    return Output(plain) if isinstance(plain, str) else plain
+
+
+IPyNbCell.sanitize = sanitize

@@ -30,7 +30,7 @@ from rlhf_mini.language_model import (
     pad_id,
     save_language_model,
 )
-from rlhf_mini.plots import LOOKS
+from rlhf_mini.plots import STYLES
 from rlhf_mini.ppo import PPOIteration, Score, start_ppo, train_ppo
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.report import write_report
@@ -183,7 +183,7 @@ def optimise(loop: Loop, arm: str, config: PPOConfig, sft: PreTrainedModel, scor
             ids = encode_prompts(loop.tokenizer, loop.task.prompts)
             training = train_ppo(state, sft, score, ids, config, loop.tokenizer.eos_token_id,
                                  pad_id(loop.tokenizer))
-            for line in progress(record(loop, arm, training), config.iterations, LOOKS[arm].label, headline,
+            for line in progress(record(loop, arm, training), config.iterations, STYLES[arm].label, headline,
                                  done=state.iteration):
                 loop.folder.history.append(line)
                 if state.iteration % SAVE_EVERY == 0:
@@ -217,8 +217,8 @@ def measure(loop: Loop, models: dict[str, PreTrainedModel], score: Score) -> dic
     with loop.folder.stage("evaluation") as todo:
         if todo:
             telling = told(loop, models, score)
-            samples = dict(progress(telling, len(LOOKS), "evaluation", lambda pair: pair[0]))
-            figures = {name: evaluate_samples(samples[name], tales_world) for name in LOOKS}
+            samples = dict(progress(telling, len(STYLES), "evaluation", lambda pair: pair[0]))
+            figures = {name: evaluate_samples(samples[name], tales_world) for name in STYLES}
             write_json(path, {"models": figures, "stories": stories(samples, tales_world)})
     return read_json(path, {})
 

@@ -87,7 +87,7 @@ def main() -> None:
     recorded = {"ceiling": metrics["reward_model"]["accuracy_ceiling"], "pairs_test": len(pairs),
                 "seed_of_run": metrics["seed"], "results": results}
     arguments.out.write_text(json.dumps(recorded, indent=1) + "\n")
-    plots.labels_against_accuracy(recorded)
+    plots.accuracy_against_labels(recorded)
     plt.savefig(arguments.out.with_suffix(".png"), dpi=130, bbox_inches="tight")
 
 

@@ -71,7 +71,8 @@ def _results(metrics: Metrics) -> Html:
     if not any(metrics.get(arm) for arm in STYLES):
         return join(introduction, tag("p", "No model has been measured yet.", class_="note"))
     key = plots.reward_to_compare(metrics)
-    figure = _figure("mean-rewards", lambda ax: plots.mean_rewards(metrics, key, ax), LARGE, text.means_caption(metrics, key))
+    figure = _figure("mean-rewards", lambda ax: plots.mean_rewards(metrics, key, ax), LARGE,
+                     text.means_caption(metrics, key))
     return join(introduction, _table(metrics), _reasons(metrics), tag("div", figure, class_="figures large"))
 
 

@@ -1,5 +1,5 @@
-"""The one exception that user input can cause."""
+"""The exception for user input that cannot be used."""
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message is one line that says what, why and what to do."""
+    """Some input cannot be used; the message says in one line what it is, why, and what to do."""

@@ -1,4 +1,4 @@
-"""Open a checkpoint that anybody may have made, or say in one line why it cannot be used."""
+"""Load checkpoints from any source, and say in one line why one cannot be used."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from transformers.utils import logging as hf_logging
 
 from rlhf_mini.errors import InputError
 
-# GPT-2's "gelu_new" is the tanh approximation written as eight operations; PyTorch has the same function as one.
+# GPT-2's "gelu_new" computes the tanh approximation in eight operations; PyTorch has the same function as one kernel.
 ONE_KERNEL_ACTIVATION = {"gelu_new": "gelu_pytorch_tanh"}
 
 
 def default_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_pretrained(auto_class: Any, path_or_name: str | Path, architectures: Iterable[str],
-                    wanted: str) -> Any:
+                    expected: str) -> Any:
     """A complete fp32 model from a folder or the hub.
 
     Raises: InputError where the checkpoint is missing, pickled, damaged, incomplete or of another architecture.
     """
     name = str(path_or_name)
     is_folder = check_folder(name)
-    where = name if is_folder else f"{name} (no folder here, so looked for on the Hugging Face hub)"
+    where = name if is_folder else f"{name} (not a folder here, so looked up on the Hugging Face hub)"
     try:
         with quiet_transformers():
             local = is_folder or not hub_reachable()  # a model in the hub's cache needs no network either
@@ -45,23 +45,23 @@ def load_pretrained(auto_class: Any, path_or_name: str | Path, architectures: It
             if activation in ONE_KERNEL_ACTIVATION:
                 config.activation_function = ONE_KERNEL_ACTIVATION[activation]
             if config.architectures and found not in set(architectures):
-                raise InputError(f"{name} is a {found}: give {wanted}")
+                raise InputError(f"{name} is a {found}: give {expected}")
             if not isinstance(getattr(config, "max_position_embeddings", None), int):
-                raise InputError(f"{name} does not say how many tokens it sees at once (max_position_embeddings): "
+                raise InputError(f"{name} does not state its context length (max_position_embeddings): "
                                  "give a model that does, such as a GPT-2")
             model, report = auto_class.from_pretrained(name, config=config, dtype=torch.float32,
                                                        use_safetensors=True, trust_remote_code=False,
                                                        local_files_only=local, output_loading_info=True)
     except InputError:
         raise
-    except Exception as error:  # a damaged file can fail anywhere below here, with any exception
+    except Exception as error:  # a damaged file can raise any exception
         if is_folder:
-            raise InputError(f"{where} cannot be loaded as {wanted}: {first_line(error)}") from error
-        raise InputError(f"{where} cannot be fetched: where there is a network, run `hf download {name} --local-dir "
+            raise InputError(f"{where} cannot be loaded as {expected}: {first_line(error)}") from error
+        raise InputError(f"{where} cannot be downloaded: with a network, run `hf download {name} --local-dir "
                          f"FOLDER`, then give FOLDER ({first_line(error)})") from error
     if report["missing_keys"]:
-        lacking = sorted(report["missing_keys"])
-        raise InputError(f"{where} lacks {len(lacking)} of its weights (first: {lacking[0]}): "
+        missing = sorted(report["missing_keys"])
+        raise InputError(f"{where} lacks {len(missing)} of its weights (the first is {missing[0]}): "
                          "give a complete checkpoint")
     return ready(model)
 
@@ -78,13 +78,13 @@ def ready(model: Any) -> Any:
 
 
 def check_folder(name: str) -> bool:
-    """Whether this is a folder with a model that may be opened; False means that it can only be a hub name.
+    """Whether the name is a folder with a model that is safe to load; False if it can only be a hub name.
 
-    Raises: InputError where it is neither.
+    Raises: InputError if it is neither.
     """
     path = Path(name)
     if not name.strip() or not path.exists():
-        # A hub name is "model" or "owner/model"; anything else was meant as a path.
+        # A hub name is "model" or "owner/model"; anything else is a path.
         if not name.strip() or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
             raise InputError(f"there is no folder {name!r}: give the folder of a saved model, or a hub name")
         return False
@@ -93,14 +93,14 @@ def check_folder(name: str) -> bool:
     if not (path / "config.json").is_file():
         raise InputError(f"{path} has no config.json: give a folder written by save_pretrained")
     if not any(path.glob("*.safetensors")):
-        # .bin files are pickles, which can run any code when they are opened.
+        # .bin files are pickles, which can run any code when they are loaded.
         kind = "only pickled weights (.bin)" if any(path.glob("*.bin")) else "no weights"
         raise InputError(f"{path} has {kind}: save the model with save_pretrained, which writes model.safetensors")
     return True
 
 
 def hub_reachable() -> bool:
-    """Whether the hub's machine answers; asked first, for the hub's own client would try for half a minute."""
+    """Whether the hub's server answers within five seconds; the hub's own client would try for half a minute."""
     if constants.HF_HUB_OFFLINE:
         return False
     if "https" in getproxies():
@@ -114,13 +114,13 @@ def hub_reachable() -> bool:
 
 
 def load_tokenizer(path_or_name: str | Path) -> Any:
-    """The tokenizer saved beside a model. Raises: InputError where there is none or it has no end-of-text token."""
+    """The tokenizer saved with a model. Raises: InputError if there is none, or it has no end-of-text token."""
     name = str(path_or_name)
     try:
         with quiet_transformers():
             local = Path(name).is_dir() or not hub_reachable()
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=local)
-    except Exception as error:  # as above: a damaged file can fail anywhere
+    except Exception as error:  # as above: a damaged file can raise any exception
         raise InputError(f"{name} has no tokenizer that can be loaded: save the model's tokenizer there "
                          f"({first_line(error)})") from error
     if tokenizer.eos_token_id is None:
@@ -129,23 +129,23 @@ def load_tokenizer(path_or_name: str | Path) -> Any:
 
 
 def check_fit(model: Any, tokenizer: Any, name: str) -> None:
-    """Raises: InputError where the tokenizer speaks of tokens that the model has not learnt, or of far too few."""
+    """Raises: InputError if the tokenizer has tokens that the model lacks, or far fewer than the model."""
     rows = model.get_input_embeddings().num_embeddings
     ids = tokenizer.get_vocab().values()
-    # Checkpoints may round their vocabulary up, so some rows without a token are no error.
+    # Checkpoints may round up the size of the vocabulary, so a few rows without a token are not an error.
     if not ids or max(ids) >= rows or rows > 2 * len(ids):
-        raise InputError(f"{name}: the model knows {rows} tokens and the tokenizer {len(ids)} (highest id "
-                         f"{max(ids, default=-1)}): put the tokenizer that the model was trained with beside it")
+        raise InputError(f"{name}: the model has {rows} tokens and the tokenizer {len(ids)} (highest id "
+                         f"{max(ids, default=-1)}): save the tokenizer that the model was trained with in its folder")
 
 
 def first_line(error: BaseException) -> str:
-    """An exception in one line, for a message."""
+    """The first line of an exception's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' load reports and progress bars off the terminal: what matters becomes an InputError."""
+    """Silence transformers' load reports and progress bars: problems are raised as InputErrors instead."""
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()

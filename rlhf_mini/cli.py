@@ -1,4 +1,4 @@
-"""The command line: options in, one clear line out where something cannot be used."""
+"""The command line. Where an option or a file cannot be used, it prints one line that says what to do."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from typing import Any, NoReturn
 
 from rlhf_mini.errors import InputError
 
-# Nothing that is slow to import is imported before an option has been read: --help should answer at once.
+# Slow imports are made only after the options are read, so that --help answers at once.
 
-ABOUT = """Fine-tune a tiny GPT-2 on tales, learn a taste from rankings, and let PPO chase it: once with the
-KL penalty, once without. Everything is written into one folder; report.html tells the story."""
+ABOUT = """Fine-tune a tiny GPT-2 on tales, fit a reward model to rankings, and train with PPO: once with the KL
+penalty, once without. All results are written into one folder; report.html shows them."""
 COMMANDS_HELP = """other commands (each has --help):
-  run                  what happens without a command
-  seeds                the run for several seeds, and the table of all of them
+  run                  the whole run; the default
+  seeds                one run for each of several seeds, and a table of all of them
   pretrain             rebuild the embedded checkpoint
-  merge                pool several annotators' ranking files into one"""
-SEED_HELP = "everything random follows from it (default: 0)"
+  merge                pool the ranking files of several annotators"""
+SEED_HELP = "the seed of all randomness (default: 0)"
 PPO_OPTIONS = ("kl_coef", "temperature", "adaptive")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are InputErrors: one line, no usage."""
+    """An argument parser that raises errors as InputErrors, in one line and without the usage."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS,
@@ -47,20 +47,20 @@ def main(argv: list[str] | None = None) -> int:
     name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
     make_parser, command = COMMANDS[name]
     try:
-        given = vars(make_parser().parse_args(arguments))
-        with _prepared(given):
-            return command(given)
+        options = vars(make_parser().parse_args(arguments))
+        with _command_environment(options):
+            return command(options)
     except InputError as error:
-        return _complain(str(error), 2)
+        return _print_error(str(error), 2)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            return _complain(f"{error}: give a shorter name", 2)
-        return _complain(f"{error}: what is finished is kept, and --resume continues a run", 1)
+            return _print_error(f"{error}: give a shorter name", 2)
+        return _print_error(f"{error}: finished stages are kept, and --resume continues the run", 1)
     except KeyboardInterrupt:
-        return _complain("stopped", 130)
+        return _print_error("stopped", 130)
 
 
-def _complain(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     print("rlhf_mini:", " ".join(message.split()), file=sys.stderr)
     return code
 
@@ -81,52 +81,52 @@ def _add_run_options(parser: Parser) -> Parser:
     from rlhf_mini.config import PPOConfig
 
     ppo, add = PPOConfig(), parser.add_argument
-    add("--base", metavar="PATH_OR_NAME", help="another GPT-2 to start from: a folder, or a name on the hub")
+    add("--base", metavar="PATH_OR_NAME", help="another GPT-2 to start from: a folder, or a hub name")
     add("--rankings", type=Path, nargs="+", action="extend", metavar="FILE",
-        help="people's rankings, instead of the panel's (may be given again)")
+        help="rankings by people, which replace the panel's (the option may be repeated)")
     add("--kl-coef", type=float, metavar="X", help=f"weight of the KL penalty (default: {ppo.kl_coef})")
-    add("--adaptive", action="store_true", help="let the weight follow a KL target instead of staying fixed")
+    add("--adaptive", action="store_true", help="adapt the weight to a KL target instead of keeping it fixed")
     add("--temperature", type=float, metavar="T",
-        help=f"of all sampling and log-probabilities (default: {ppo.temperature})")
-    add("--quick", action="store_true", help="a rough pass in three minutes")
+        help=f"temperature of all sampling and log-probabilities (default: {ppo.temperature})")
+    add("--quick", action="store_true", help="a rough run in three minutes")
     return parser
 
 
-def _run(given: dict[str, Any]) -> int:
+def _run(options: dict[str, Any]) -> int:
     from rlhf_mini.run.folder import RunFolder, latest_unfinished, next_folder
     from rlhf_mini.tables import summary
 
-    resume = given.pop("resume", False)
-    out = given.get("out") or (latest_unfinished() if resume else next_folder())
+    resume = options.pop("resume", False)
+    out = options.get("out") or (latest_unfinished() if resume else next_folder())
     finished = resume and (out / "metrics.json").exists()
     if finished:
-        from rlhf_mini.run.folder import read_json
+        from rlhf_mini.run.json_files import read_json
         metrics = read_json(out / "metrics.json", {})
     else:
-        config = run_config(given | {"out": out}, resume)
-        RunFolder(config, resume).check()  # before the seconds that importing torch takes
+        config = run_config(options | {"out": out}, resume)
+        RunFolder(config, resume).check()  # importing torch takes seconds, so check first
         from rlhf_mini.pipeline import run
         try:
             metrics = run(config, resume)
         except KeyboardInterrupt:
-            return _complain(_how_to_go_on(out), 130)
+            return _print_error(_how_to_continue(out), 130)
     try:
         print(summary(metrics, out))
     except (KeyError, TypeError):
         if not finished:
-            raise  # a run's own metrics: that would be our fault
-        raise InputError(f"{out / 'metrics.json'} is not what a run writes: give another --out") from None
+            raise  # the metrics of this very run: an error of the package
+        raise InputError(f"{out / 'metrics.json'} is not the metrics of a run: give another --out") from None
     return 0
 
 
-def run_config(given: Mapping[str, Any], resume: bool = False) -> Any:
-    """The settings of a run: the given options on top of the defaults, or of those of the run to resume."""
+def run_config(options: Mapping[str, Any], resume: bool = False) -> Any:
+    """The settings of a run: the given options, and for the rest the defaults or those of the run to resume."""
     from rlhf_mini.config import RunConfig
-    from rlhf_mini.run.folder import load_config
+    from rlhf_mini.run.saved_config import load_config
 
-    config = load_config(given["out"]) if resume else RunConfig(out=given["out"])
-    ppo = {name: given[name] for name in PPO_OPTIONS if name in given}
-    others = {name: value for name, value in given.items() if name not in PPO_OPTIONS}
+    config = load_config(options["out"]) if resume else RunConfig(out=options["out"])
+    ppo = {name: options[name] for name in PPO_OPTIONS if name in options}
+    others = {name: value for name, value in options.items() if name not in PPO_OPTIONS}
     if "rankings" in others:
         others["rankings"] = tuple(path.resolve() for path in others["rankings"])
     if "base" in others:
@@ -134,23 +134,23 @@ def run_config(given: Mapping[str, Any], resume: bool = False) -> Any:
     return replace(config, ppo=replace(config.ppo, **ppo), **others)
 
 
-def _base(given: str) -> str:
-    """A folder's full path, so that a run can be resumed from anywhere; a hub name as it is."""
-    if not given.strip():
+def _base(name: str) -> str:
+    """The full path of a folder, so that the run can be resumed from anywhere; a hub name unchanged."""
+    if not name.strip():
         raise InputError("--base is empty: give a folder or a hub name, or leave it out for the embedded checkpoint")
-    return str(Path(given).resolve()) if Path(given).is_dir() else given
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
-def _how_to_go_on(out: Path) -> str:
+def _how_to_continue(out: Path) -> str:
     if not (out / "config.json").exists():
-        return "stopped before anything was written"
-    return f"stopped; so far: {out / 'report.html'}; to continue: python -m rlhf_mini --resume --out {out}"
+        return "stopped; nothing has been written"
+    return f"stopped; results so far: {out / 'report.html'}; to continue: python -m rlhf_mini --resume --out {out}"
 
 
 @contextmanager
-def _prepared(given: Mapping[str, Any]) -> Iterator[None]:
-    """Stay off the network unless a hub name is given; warnings as notes; a second Ctrl-C stops at once."""
-    base = str(given.get("base", "."))
+def _command_environment(options: Mapping[str, Any]) -> Iterator[None]:
+    """Use the network only for a hub name, print warnings as notes, and stop at once on a second Ctrl-C."""
+    base = str(options.get("base", "."))
     if Path(base).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -175,24 +175,24 @@ def _prepared(given: Mapping[str, Any]) -> Iterator[None]:
 
 def _seeds_parser() -> Parser:
     parser = Parser(prog="python -m rlhf_mini seeds",
-                    description="Run the loop for several seeds and print a table with medians and ranges.\n"
-                                "The same command again continues where it stopped.")
+                    description="Do a run for each of several seeds, and print a table with medians and ranges.\n"
+                                "If it was stopped, the same command continues.")
     add = parser.add_argument
     add("--seeds", type=int, nargs="+", required=True, metavar="N", help="the seeds")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="a folder with one run for each")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="the folder of all runs")
     return _add_run_options(parser)
 
 
-def _seeds(given: dict[str, Any]) -> int:
+def _seeds(options: dict[str, Any]) -> int:
     from rlhf_mini.pipeline import run
     from rlhf_mini.run.seeds import markdown, run_seeds
 
-    seeds, out = given.pop("seeds"), given.pop("out")
-    configs = [run_config({**given, "seed": seed, "out": out / f"seed-{seed}"}) for seed in seeds]
+    seeds, out = options.pop("seeds"), options.pop("out")
+    configs = [run_config({**options, "seed": seed, "out": out / f"seed-{seed}"}) for seed in seeds]
     try:
         print(markdown(run_seeds(run, configs, out)))
     except KeyboardInterrupt:
-        return _complain("stopped: the same command continues", 130)
+        return _print_error("stopped; to continue, repeat the command", 130)
     return 0
 
 
@@ -201,38 +201,39 @@ def _pretrain_parser() -> Parser:
                     description="Rebuild the embedded checkpoint: corpus, tokenizer and model.")
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="the folder of the new checkpoint")
-    add("--documents", type=int, metavar="N", help="how many to write and train on, once each")
+    add("--documents", type=int, metavar="N", help="how many documents to write; each is trained on once")
     add("--seed", type=int, metavar="N", help=SEED_HELP)
     return parser
 
 
-def _pretrain(given: dict[str, Any]) -> int:
+def _pretrain(options: dict[str, Any]) -> int:
     from rlhf_mini.config import PretrainConfig
     from rlhf_mini.pretrain import pretrain
 
-    out = given.pop("out")
-    pretrain(out, PretrainConfig(**given))
+    out = options.pop("out")
+    pretrain(out, PretrainConfig(**options))
     return 0
 
 
 def _merge_parser() -> Parser:
-    parser = Parser(prog="python -m rlhf_mini merge", description="Pool ranking files into a new one.")
+    parser = Parser(prog="python -m rlhf_mini merge",
+                    description="Pool ranking files into a new one, and print how far the annotators agree.")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="ranking files")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the new file")
     return parser
 
 
-def _merge(given: dict[str, Any]) -> int:
+def _merge(options: dict[str, Any]) -> int:
     from rlhf_mini import rankings
     from rlhf_mini.tables import agreement_table
 
     try:
-        records = rankings.merge(given["files"], given["out"])
+        records = rankings.merge(options["files"], options["out"])
     except rankings.NotSavedError as error:
         raise InputError(str(error)) from None
     judged = [record for record in rankings.current(records) if record.ranking]
     annotators = len({record.annotator for record in judged})
-    print(f"{given['out']}: {len(records)} records, {len(judged)} judgements hold, {annotators} annotators")
+    print(f"{options['out']}: {len(records)} records, {len(judged)} current judgements, {annotators} annotators")
     print(agreement_table(rankings.agreement(records)))
     return 0
 

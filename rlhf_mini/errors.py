@@ -1,4 +1,4 @@
-"""The one exception that user input can cause."""
+"""The exception for user input that cannot be used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message is one line that says what, why and what to do."""
+    """Some input cannot be used; the message says in one line what it is, why, and what to do."""
 
 
 @contextmanager

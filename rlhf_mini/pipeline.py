@@ -1,10 +1,10 @@
-"""The whole loop: fine-tune, judge, learn the taste, PPO with the KL penalty and without, measure, report."""
+"""The whole run: SFT, rankings, a reward model, PPO with the KL penalty and without, measurements, a report."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import compress, cycle, islice
 from typing import Any
 
@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 from rlhf_mini import rankings
 from rlhf_mini.assets import asset
 from rlhf_mini.config import PPOConfig, RunConfig
-from rlhf_mini.evaluate import Samples, best_of_n, sample_endings
 from rlhf_mini.language_model import (
     decode_endings,
     encode_prompts,
@@ -21,14 +20,8 @@ from rlhf_mini.language_model import (
     pad_id,
     save_language_model,
 )
-from rlhf_mini.metrics import (
-    DISTINCT_AMONG,
-    evaluate_samples,
-    example_stories,
-    reward_model_metrics,
-    tales_means,
-)
-from rlhf_mini.plots import LOOKS
+from rlhf_mini.metrics import reward_model_metrics, tales_means
+from rlhf_mini.plots import STYLES
 from rlhf_mini.ppo import PPOIteration, Score, start_ppo, train_ppo
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.report import write_report
@@ -39,219 +32,153 @@ from rlhf_mini.reward import (
     reward_model_from,
     score_rollout,
 )
-from rlhf_mini.run.folder import RunFolder, read_json, versions, write_json
-from rlhf_mini.run.progress import progress, watch
-from rlhf_mini.run.settings import fits, fitted, sized
-from rlhf_mini.run.tasks import Task, ask_panel, divide, given_rankings, in_order, make_task, seed_for
+from rlhf_mini.run.context import RunContext
+from rlhf_mini.run.folder import RunFolder
+from rlhf_mini.run.json_files import write_json
+from rlhf_mini.run.progress import progress, run_steps
+from rlhf_mini.run.results import measure, metrics_so_far, write_results
+from rlhf_mini.run.settings import adapt_to_model, choose_sizes, fits_context
+from rlhf_mini.run.tasks import ask_panel, given_rankings, make_task, sorted_judgements, split_judgements
 from rlhf_mini.sft import train_sft
 
 RANKINGS = "rankings.jsonl"
-SAVE_EVERY = 10  # iterations of PPO between two states that a run can continue from
-NORMALISE_ON = 1024  # endings of the fine-tuned model
-BEST_OF = (4, 16)
-BEST_OF_PROMPTS = DISTINCT_AMONG  # held-out prompts that best-of-n answers: sixteen endings each are dear
-POLICIES = {"ppo": "policy", "ppo_no_kl": "policy_no_kl"}  # arm: the folder of its policy
-
-
-@dataclass(frozen=True)
-class Loop:
-    """What every stage needs: settings, task, tokenizer, and the folder that keeps what each stage makes."""
-
-    config: RunConfig
-    task: Task
-    tokenizer: Any
-    folder: RunFolder
-
-    def sampled(self, model: PreTrainedModel, prompts: list[str], purpose: str,
-                reference: PreTrainedModel | None = None, score: Score | None = None) -> Samples:
-        """One ending for each prompt, by a seed of its own for each purpose."""
-        ppo = self.config.ppo
-        return sample_endings(model, self.tokenizer, prompts, max_new_tokens=ppo.max_new_tokens,
-                              temperature=ppo.temperature, seed=seed_for(self.config.seed, purpose),
-                              reference=reference, score=score)
+SAVE_EVERY = 10  # a run can continue from every tenth iteration of PPO
+NORMALISE_ON = 1024  # the reward model is normalised on so many endings of the fine-tuned model
+POLICIES = {"ppo": "policy", "ppo_no_kl": "policy_no_kl"}  # the folder of each arm's policy
 
 
 def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
-    """Run the whole loop into `config.out`, or continue the run that stopped there; returns its metrics.
+    """Do the whole run in `config.out`, or continue the run that stopped there; returns its metrics.
 
-    Every stage starts from what the one before left in the folder and takes its randomness from the seed and
-    its own name, so a resumed run ends with the same numbers as one that was never stopped.
+    Every stage reads the results of the stages before from the folder. Its randomness depends only on the seed and on
+    its name. So a resumed run ends with the same numbers as one that was never stopped.
     Raises: InputError, before anything is written, where a setting, file or folder cannot be used.
     """
     folder = RunFolder(config, resume)
     folder.check()
-    config, own_copy = sized(config), folder.path / RANKINGS
-    given = given_rankings(config, own_copy)
+    config, rankings_copy = choose_sizes(config), folder.path / RANKINGS
+    given = given_rankings(config, rankings_copy)
     base, tokenizer = load_language_model(config.base or asset("tiny-tales-gpt2"))
     task = make_task(config, given)
-    loop = Loop(*fitted(config, base, tokenizer, task), tokenizer, folder)
+    context = RunContext(*adapt_to_model(config, base, tokenizer, task), tokenizer, folder)
     with folder:
-        if task.judgements and not own_copy.exists():
-            rankings.save_rankings(task.judgements, own_copy)
+        if task.judgements and not rankings_copy.exists():
+            rankings.save_rankings(task.judgements, rankings_copy)
         try:
-            return rlhf(loop, base)
+            return rlhf(context, base)
         except KeyboardInterrupt:
-            write_report(folder.path, known(loop), folder.history.read(), {})
+            write_report(folder.path, metrics_so_far(context), folder.history.read(), {})
             raise
 
 
-def rlhf(loop: Loop, base: PreTrainedModel) -> dict[str, Any]:
+def rlhf(context: RunContext, base: PreTrainedModel) -> dict[str, Any]:
     """Reinforcement learning from human feedback, from a pretrained model to a report."""
-    sft = fine_tune(loop, base)  # adapt the pretrained model to the task
-    judgements = judge(loop, sft)  # several outputs for each prompt, ranked
-    score = learn_score(loop, sft, judgements)  # a second model, which emits one scalar
-    with_kl = optimise(loop, "ppo", loop.config.ppo, sft, score)  # prompts, generations, scores, updates
-    no_kl = optimise(loop, "ppo_no_kl", replace(loop.config.ppo, kl_coef=0.0), sft, score)
+    sft = fine_tune(context, base)  # adapt the pretrained model to the task
+    judgements = collect_rankings(context, sft)  # several endings for each prompt, ranked
+    score = learn_score(context, sft, judgements)  # a second model with one scalar output
+    with_kl = optimise(context, "ppo", context.config.ppo, sft, score)  # prompts, endings, scores, updates
+    no_kl = optimise(context, "ppo_no_kl", replace(context.config.ppo, kl_coef=0.0), sft, score)
     models = {"base": base, "sft": sft, "ppo": with_kl, "ppo_no_kl": no_kl}
-    return finish(loop, measure(loop, models, score))  # did grammar and logic survive?
+    return write_results(context, measure(context, models, score))  # rewards, grammar and coherence of each model
 
 
-def fine_tune(loop: Loop, base: PreTrainedModel) -> PreTrainedModel:
-    """Teach the base model, by demonstrations, to write one ending and stop."""
-    path, config = loop.folder.path / "sft", loop.config.sft
-    with loop.folder.stage("sft") as todo:
+def fine_tune(context: RunContext, base: PreTrainedModel) -> PreTrainedModel:
+    """Fine-tune a copy of the base model on demonstrations: one ending, and then stop."""
+    path, config = context.folder.path / "sft", context.config.sft
+    with context.folder.stage("sft") as todo:
         if todo:
             model = copy.deepcopy(base)
-            training = train_sft(model, loop.tokenizer, loop.task.demonstrations, config)
-            watch(training, config.steps, "fine-tuning", lambda step: f"loss {step['loss']:.3f}")
-            save_language_model(model, loop.tokenizer, path)
+            training = train_sft(model, context.tokenizer, context.task.demonstrations, config)
+            run_steps(training, config.steps, "fine-tuning", lambda step: f"loss {step['loss']:.3f}")
+            save_language_model(model, context.tokenizer, path)
     return load_language_model(path)[0]
 
 
-def judge(loop: Loop, sft: PreTrainedModel) -> list[Ranking]:
-    """Have the panel rank endings of the fine-tuned model, unless people's rankings were given."""
-    if loop.task.judgements:
-        return loop.task.judgements
-    path, openings, each = loop.folder.path / RANKINGS, loop.task.to_judge, loop.config.completions
-    with loop.folder.stage("rankings") as todo:
+def collect_rankings(context: RunContext, sft: PreTrainedModel) -> list[Ranking]:
+    """The given rankings or, if there are none, the simulated panel's rankings of endings of the fine-tuned model."""
+    if context.task.judgements:
+        return context.task.judgements
+    path, config = context.folder.path / RANKINGS, context.config
+    each = config.completions
+    with context.folder.stage("rankings") as todo:
         if todo:
-            prompts = [opening for opening in openings for _ in range(each)]
-            told = loop.sampled(sft, prompts, "endings to judge")
-            readable = fits(sft, loop.tokenizer, prompts, told.endings)
-            items = [(prompts[i], told.endings[i:i + each]) for i in range(0, len(prompts), each)
-                     if all(readable[i:i + each])]
-            kept, config = loop.folder.state / "rankings", loop.config
-            records = ask_panel(items, config.judged_by_all, kept, config.seed)
+            prompts = [opening for opening in context.task.to_judge for _ in range(each)]
+            endings = context.sample(sft, prompts, "endings to judge").endings
+            fitting = fits_context(sft, context.tokenizer, prompts, endings)
+            items = [(prompts[i], endings[i:i + each]) for i in range(0, len(prompts), each)
+                     if all(fitting[i:i + each])]
+            records = ask_panel(items, config.judged_by_all, context.folder.state / "rankings", config.seed)
             path.unlink(missing_ok=True)
             rankings.save_rankings(records, path)
-    return in_order(rankings.load_rankings(path))
+    return sorted_judgements(rankings.load_rankings(path))
 
 
-def learn_score(loop: Loop, sft: PreTrainedModel, judgements: list[Ranking]) -> Score:
-    """Fit a reward model to the judgements of training prompts, normalise it, test it on the others."""
-    path = loop.folder.path / "reward_model"
-    train, test = divide(judgements, loop.task.test_prompts)
-    with loop.folder.stage("reward_model") as todo:
+def learn_score(context: RunContext, sft: PreTrainedModel, judgements: list[Ranking]) -> Score:
+    """Fit a reward model to the judgements of training prompts, normalise it, and test it on the other judgements."""
+    path = context.folder.path / "reward_model"
+    train, test = split_judgements(judgements, context.task.test_prompts)
+    with context.folder.stage("reward_model") as todo:
         if todo:
-            config = loop.config.reward
-            model, tokenizer = reward_model_from(sft, loop.tokenizer, config.seed)
+            config = context.config.reward
+            model, tokenizer = reward_model_from(sft, context.tokenizer, config.seed)
             examples = [(judged.prompt, judged.completions, judged.ranking) for judged in train]
-            fitting = fit_reward(model, tokenizer, examples, config)
-            watch(fitting, config.epochs * -(-len(examples) // config.batch_size), "reward model",
-                  lambda step: f"loss {step['loss']:.3f}, accuracy {step['accuracy']:.0%}")
-            scale = normalise_on_samples(loop, sft, model, tokenizer)
+            run_steps(fit_reward(model, tokenizer, examples, config),
+                      config.epochs * -(-len(examples) // config.batch_size), "reward model",
+                      lambda step: f"loss {step['loss']:.3f}, accuracy {step['accuracy']:.0%}")
+            scale = normalise_on_samples(context, sft, model, tokenizer)
             save_language_model(model, tokenizer, path)
             pairs_train, pairs_test = rankings.to_pairs(train), rankings.to_pairs(test)
-            write_json(loop.folder.state / "reward_model.json", {
-                **reward_model_metrics(model, tokenizer, pairs_test, scale=scale, panel=loop.task.panel),
+            write_json(context.folder.state / "reward_model.json", {
+                **reward_model_metrics(model, tokenizer, pairs_test, scale=scale, panel=context.task.panel),
                 "pairs_train": len(pairs_train), "pairs_test": len(pairs_test)})
     reward_model = load_reward_model(path)[0]
     return lambda rollout: score_rollout(reward_model, rollout)
 
 
-def normalise_on_samples(loop: Loop, sft: PreTrainedModel, model: PreTrainedModel, tokenizer: Any) -> float:
-    """Give endings of the fine-tuned model mean 0 and standard deviation 1; returns what this divides by."""
-    prompts = list(islice(cycle(loop.task.prompts), NORMALISE_ON))
-    told = loop.sampled(sft, prompts, "endings to normalise on")
-    rows = compress(zip(prompts, told.endings, told.ended, strict=True),
-                    fits(model, tokenizer, prompts, told.endings))
+def normalise_on_samples(context: RunContext, sft: PreTrainedModel, model: PreTrainedModel, tokenizer: Any) -> float:
+    """Normalise the scores of endings of the fine-tuned model; returns the standard deviation before."""
+    prompts = list(islice(cycle(context.task.prompts), NORMALISE_ON))
+    samples = context.sample(sft, prompts, "endings to normalise on")
+    rows = compress(zip(prompts, samples.endings, samples.ended, strict=True),
+                    fits_context(model, tokenizer, prompts, samples.endings))
     kept, endings, ended = zip(*rows, strict=True)
     return normalise(model, tokenizer, kept, endings, ended)[1]
 
 
-def optimise(loop: Loop, arm: str, config: PPOConfig, sft: PreTrainedModel, score: Score) -> PreTrainedModel:
-    """Pull a copy of the fine-tuned model towards the taste; a KL penalty, if any, pulls it back."""
-    path = loop.folder.path / POLICIES[arm]
-    with loop.folder.stage(arm) as todo:
+def optimise(context: RunContext, arm: str, config: PPOConfig, sft: PreTrainedModel, score: Score) -> PreTrainedModel:
+    """Train a copy of the fine-tuned model with PPO, and record the history of this arm."""
+    path = context.folder.path / POLICIES[arm]
+    with context.folder.stage(arm) as todo:
         if todo:
-            state, saved = start_ppo(sft, config), loop.folder.state / arm
+            state, saved = start_ppo(sft, config), context.folder.state / arm
             if saved.exists():
                 state.load(saved)
-            loop.folder.history.keep(arm, state.iteration)
-            ids = encode_prompts(loop.tokenizer, loop.task.prompts)
-            training = train_ppo(state, sft, score, ids, config, loop.tokenizer.eos_token_id,
-                                 pad_id(loop.tokenizer))
-            for line in progress(record(loop, arm, training), config.iterations, LOOKS[arm].label, headline,
-                                 done=state.iteration):
-                loop.folder.history.append(line)
+            context.folder.history.truncate(arm, state.iteration)
+            ids = encode_prompts(context.tokenizer, context.task.prompts)
+            training = train_ppo(state, sft, score, ids, config, context.tokenizer.eos_token_id,
+                                 pad_id(context.tokenizer))
+            for line in progress(history_lines(context, arm, training), config.iterations, STYLES[arm].label,
+                                 iteration_summary, done=state.iteration):
+                context.folder.history.append(line)
                 if state.iteration % SAVE_EVERY == 0:
                     state.save(saved)
             policy: Any = state.policy.language_model
-            save_language_model(policy, loop.tokenizer, path)
+            save_language_model(policy, context.tokenizer, path)
     return load_language_model(path)[0]
 
 
-def record(loop: Loop, arm: str, training: Iterator[PPOIteration]) -> Iterator[dict[str, Any]]:
-    """Each iteration as a line of the history, with what only the world of tales knows of its endings."""
-    ids = encode_prompts(loop.tokenizer, loop.task.prompts)
-    prompt_of = dict(zip(map(tuple, ids), loop.task.prompts, strict=True))
+def history_lines(context: RunContext, arm: str, training: Iterator[PPOIteration]) -> Iterator[dict[str, Any]]:
+    """Each iteration as a line of the history: its statistics, and gold reward and coherence of its endings."""
+    ids = encode_prompts(context.tokenizer, context.task.prompts)
+    prompt_of = dict(zip(map(tuple, ids), context.task.prompts, strict=True))
     for iteration in training:
         rollout = iteration.rollout
         prompts = [prompt_of[prompt] for prompt in rollout.prompts]
-        endings = decode_endings(loop.tokenizer, rollout.tokens, rollout.mask)
-        yield {"arm": arm, **iteration.stats, **tales_means(prompts, endings, loop.task.tales_world)}
+        endings = decode_endings(context.tokenizer, rollout.tokens, rollout.mask)
+        yield {"arm": arm, **iteration.stats, **tales_means(prompts, endings, context.task.tales_world)}
 
 
-def headline(line: dict[str, Any]) -> str:
-    """The numbers of an iteration that matter most, in one line."""
+def iteration_summary(line: dict[str, Any]) -> str:
+    """The main numbers of an iteration in one line: score, gold, coherent, KL."""
     gold = "" if line["gold"] is None else f", gold {line['gold']:+.2f}, coherent {line['coherent']:.0%}"
     return f"score {line['score']:+.2f}{gold}, KL {line['kl']:.2f}"
-
-
-def measure(loop: Loop, models: dict[str, PreTrainedModel], score: Score) -> dict[str, Any]:
-    """Figures and stories of every model, and of best-of-n, on the same held-out prompts."""
-    path, tales_world = loop.folder.state / "evaluation.json", loop.task.tales_world
-    with loop.folder.stage("evaluation") as todo:
-        if todo:
-            telling = told(loop, models, score)
-            samples = dict(progress(telling, len(LOOKS), "evaluation", lambda pair: pair[0]))
-            figures = {name: evaluate_samples(samples[name], tales_world) for name in LOOKS}
-            write_json(path, {"models": figures, "stories": example_stories(samples, tales_world)})
-    return read_json(path, {})
-
-
-def told(loop: Loop, models: dict[str, PreTrainedModel], score: Score) -> Iterator[tuple[str, Samples]]:
-    """What each model, and best-of-n, makes of the held-out prompts."""
-    for name, model in models.items():
-        reference = None if name == "sft" else models["sft"]
-        yield name, loop.sampled(model, loop.task.held_out, "evaluation", reference, score)
-    most = max(BEST_OF)
-    repeated = [prompt for prompt in loop.task.held_out[:BEST_OF_PROMPTS] for _ in range(most)]
-    candidates = loop.sampled(models["sft"], repeated, "best of n", score=score)
-    for n in BEST_OF:
-        yield f"best_of_{n}", best_of_n(candidates, most, n)
-
-
-def finish(loop: Loop, measured: dict[str, Any]) -> dict[str, Any]:
-    """Write samples, report and, last of all, the metrics, which mark the run as finished."""
-    samples = {"stories": measured["stories"]}
-    write_json(loop.folder.path / "samples.json", samples)
-    metrics = {"seed": loop.config.seed, **measured["models"], **known(loop)}
-    write_report(loop.folder.path, metrics, loop.folder.history.read(), samples)
-    metrics["seconds"] = loop.folder.seconds()
-    write_json(loop.folder.path / "metrics.json", metrics)
-    return metrics
-
-
-def known(loop: Loop) -> dict[str, Any]:
-    """What a run can say of itself at any time."""
-    reasons: dict[str, str | None] = {}
-    if not loop.task.tales_world:
-        reasons |= dict.fromkeys(("gold", "grammatical", "coherent"), loop.task.reason)
-    reward_model = read_json(loop.folder.state / "reward_model.json", {})
-    if reward_model and reward_model["accuracy"] is None:
-        reasons |= dict.fromkeys(("accuracy", "accuracy_ceiling"), "the prompts kept for the test hold no preference")
-    if not loop.task.panel:
-        reasons["accuracy_ceiling"] = "people's true probabilities are not known; the simulated panel's are"
-    return {"seed": loop.config.seed, "reward_model": reward_model,
-            "reasons": reasons, "seconds": loop.folder.seconds(), "versions": versions()}

@@ -1,4 +1,4 @@
-"""Makes the embedded checkpoint from nothing: tokenizer, corpus, one pass of next-token training, model card."""
+"""Build the embedded checkpoint: corpus, tokenizer, one pass of next-token training, model card."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ tags: [gpt2, rlhf_mini, synthetic]
 
 The pretrained model that `rlhf_mini` starts from: GPT-2 with {parameters:,} parameters ({n_layer} layers, width
 {n_embd}, {n_head} heads, {n_positions} positions, no dropout) and a byte-level BPE vocabulary of {vocab_size:,}
-tokens, the pad token one of its own. It knows one small world: very short tales, and notices, letters, rhymes and
-recipes from the same villages. It was trained on synthetic text only, and on nothing else.
+tokens, with a pad token of its own. Its corpus is one small world: very short tales, and notices, letters, rhymes
+and recipes from the same villages. It was trained on synthetic text only.
 
 ## How it was made
-`python -m rlhf_mini pretrain --out DIR` makes it again from nothing: {documents:,} pages of two pieces each from
+`python -m rlhf_mini pretrain --out DIR` builds it again: {documents:,} pages of two pieces each from
 the project's own grammar ({tokens:,} tokens, each seen once, seed {seed}), in batches of at most
 {batch_tokens:,} tokens, padding included ({steps:,} steps); Muon for the matrices and AdamW for the rest; a learning
 rate of {learning_rate:g}, with a warm-up over {warmup:.0%} of the steps and then down to zero in a line.
@@ -50,11 +50,11 @@ One opening in eight is held out and never occurs.
 |---|---|
 | loss on {held_out:,} tales with held-out openings (ending and end-of-text) | {loss:.3f} |
 | entropy floor of the grammar (estimated on the same tales) | {floor:.3f} |
-| a model that knows nothing (ln {vocab_size:,}) | {uniform:.3f} |
+| the uniform distribution (ln {vocab_size:,}) | {uniform:.3f} |
 
-The first line includes what the corpus teaches and a tale does not: after a tale, a page goes on with another
-piece instead of the end of the text. The floor is the mean of -ln p of the choices that wrote each ending, per
-token; it is an estimate because two rows of choices may write the same text, and too long endings are written anew.
+The loss is higher than the floor partly because of the corpus: after a tale, a page continues with another piece
+instead of the end of the text. The floor is the mean of -ln p of the choices that wrote each ending, per
+token; it is an estimate because different choices can write the same text, and too long endings are written again.
 
 ## Samples
 At temperature 1, without top-k or top-p, cut after 64 tokens (so most stop in mid-sentence); / is a line break:
@@ -67,13 +67,16 @@ At temperature 1, without top-k or top-p, cut after 64 tokens (so most stop in m
 
 
 def pages(config: PretrainConfig, tokenizer: Any) -> list[Sequence[int]]:
-    """The corpus as rows of tokens that end in EOS and fit into the context: arrays, a tenth the size of lists."""
+    """The corpus as rows of tokens that end in EOS and fit into the context.
+
+    The rows are arrays, which need a tenth of the memory of lists.
+    """
     texts = corpus(config.documents, config.seed)
-    return [array("i", [*row, tokenizer.eos_token_id]) for batch in _in_batches(texts, 4096)
+    return [array("i", [*row, tokenizer.eos_token_id]) for batch in _batches(texts, 4096)
             for row in encode(tokenizer, batch) if len(row) < config.n_positions]
 
 
-def _in_batches(items: Iterator[str], size: int) -> Iterator[list[str]]:
+def _batches(items: Iterator[str], size: int) -> Iterator[list[str]]:
     batch: list[str] = []
     for item in items:
         batch.append(item)
@@ -85,23 +88,23 @@ def _in_batches(items: Iterator[str], size: int) -> Iterator[list[str]]:
 
 
 def new_model(config: PretrainConfig, tokenizer: Any) -> Any:
-    """The untrained model of this shape."""
+    """An untrained model with the shape that the config gives."""
     return new_language_model(len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, config.n_layer,
                               config.n_head, config.n_embd, config.n_positions, config.seed)
 
 
 def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
-    """Train the checkpoint and write it, with its card, into the folder `out`.
+    """Train the checkpoint and write it, with its model card, into the folder `out`.
 
-    Raises: InputError, before anything is trained, where `out` holds something or cannot be written into.
+    Raises: InputError, before the training, if `out` is not empty or cannot be written to.
     """
     config = config or PretrainConfig()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{out} cannot be made a folder ({error.strerror}): give another") from error
+        raise InputError(f"the folder {out} cannot be made ({error.strerror}): give another") from error
     if any(out.iterdir()):
-        raise InputError(f"{out} already holds a model or other files: give a new folder, nothing is overwritten")
+        raise InputError(f"{out} is not empty, and nothing is overwritten: give a new folder")
     if not os.access(out, os.W_OK):
         raise InputError(f"{out} cannot be written to: give another folder")
     tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
@@ -111,8 +114,8 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     total = math.ceil(sum(map(len, rows)) / config.batch_tokens)
     *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
     save_language_model(model, tokenizer, out)
-    made = {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])}
-    (out / "README.md").write_text(card(out, model, tokenizer, config, made), encoding="utf-8")
+    counts = {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])}
+    (out / "README.md").write_text(card(out, model, tokenizer, config, counts), encoding="utf-8")
     return out
 
 
@@ -142,10 +145,10 @@ def checked_documents(documents: Iterable[Sequence[int]], eos_id: int, context: 
         yield row
 
 
-def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, made: Mapping[str, int]) -> str:
-    """The model card: recipe, held-out loss beside the entropy floor, samples, hashes.
+def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, counts: Mapping[str, int]) -> str:
+    """The model card: recipe, held-out loss and entropy floor, samples, hashes.
 
-    `made` counts documents, tokens and steps.
+    `counts` holds the numbers of documents, tokens and steps.
     """
     stories = [tales.compose(seed, "held_out") for seed in range(HELD_OUT_TALES)]
     pairs = [(story.opening, story.ending) for story in stories]
@@ -159,8 +162,8 @@ def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, made: Ma
     shape = json.loads((out / "config.json").read_text(encoding="utf-8"))
     return CARD.format(
         parameters=model.num_parameters(), n_layer=shape["n_layer"], n_embd=shape["n_embd"], n_head=shape["n_head"],
-        n_positions=shape["n_positions"], vocab_size=shape["vocab_size"], documents=made["documents"],
-        tokens=made["tokens"], steps=made["steps"], seed=config.seed, batch_tokens=config.batch_tokens,
+        n_positions=shape["n_positions"], vocab_size=shape["vocab_size"], documents=counts["documents"],
+        tokens=counts["tokens"], steps=counts["steps"], seed=config.seed, batch_tokens=config.batch_tokens,
         learning_rate=config.learning_rate,
         warmup=config.warmup, held_out=HELD_OUT_TALES,
         loss=mean_loss(model, tokenizer, pairs), floor=-sum(s.log_probability for s in stories) / tokens,

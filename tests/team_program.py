@@ -21,7 +21,7 @@ from rlhf_mini.reward import fit_reward, normalise, reward_model_from, score_rol
 from rlhf_mini.sft import train_sft
 
 OPENINGS = ["Mia found a kite in the park.", "Tom wanted a red ball.", "Ana was at the pond.", "Ben had an old drum."]
-ENDINGS = ["She gave it to Leo.", "He looked for it all day and found it.", "It rained. She went home.", "He played it."]
+ENDINGS = ["She gave it to Leo.", "He looked for it all day and found it.", "It rained. She left.", "He played it."]
 
 
 def main(folder: Path) -> None:

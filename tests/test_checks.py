@@ -15,7 +15,10 @@ from torch import Tensor
 
 from rlhf_mini import checks, kl, ppo, reward, sft
 from rlhf_mini.checks.advantages import GAE
-from rlhf_mini.checks.diagnose import Exercise, agree, answers, sentence
+from rlhf_mini.checks.calling import answers
+from rlhf_mini.checks.compare import doubles, live_slots
+from rlhf_mini.checks.diagnose import agree, sentence
+from rlhf_mini.checks.exercise import Exercise
 from rlhf_mini.checks.kl_terms import K3, SHAPED_REWARDS
 from rlhf_mini.checks.preferences import PAIR_LOSS, PLACKETT_LUCE
 from rlhf_mini.checks.scales import ADAPT_KL_COEF, WHITEN
@@ -192,7 +195,7 @@ def test_usual_mistakes_are_called_by_name(check: Function, exercise: Exercise, 
     said = line(check, mistake)
     assert said.startswith(f"{exercise.name}: {sentence(mistake)}. ")
     evidence = said.removeprefix(f"{exercise.name}: {sentence(mistake)}. ")
-    assert ("found" in evidence and "wanted" in evidence) or evidence.startswith("Slot t = ")
+    assert ("found" in evidence and "expected" in evidence) or evidence.startswith("Slot t = ")
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -206,14 +209,14 @@ def test_mistakes_are_many_and_no_two_look_alike(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_an_unknown_mistake_is_told_where_it_shows(name: str, line: Function) -> None:
+def test_an_unknown_mistake_is_located(name: str, line: Function) -> None:
     check, exercise = CHECKS[name]
 
     def scaled(*args: Any) -> Any:
         result = exercise.right(*args)
         return tuple(1.37 * x for x in result) if isinstance(result, tuple) else 1.37 * result
     said = line(check, scaled)
-    assert "not right yet, nor one of the usual mistakes" in said and "found" in said and "wanted" in said
+    assert "not right yet, nor one of the usual mistakes" in said and "found" in said and "expected" in said
 
 
 def test_the_place_and_the_numbers_of_a_difference_are_those_of_the_answer(line: Function) -> None:
@@ -221,7 +224,7 @@ def test_the_place_and_the_numbers_of_a_difference_are_those_of_the_answer(line:
         estimates = plain_k3(logp, logp_ref)
         return estimates + 0.5 * F.one_hot(torch.tensor([7, 2]), 8)[:, :estimates.shape[1]]
     assert line(checks.check_k3, off_at_one_place).endswith(
-        "(0 of 2 cases are right). With equal models, row 1, t = 2: found 0.5, wanted 0.")
+        "(0 of 2 cases are right). With equal models, row 1, t = 2: found 0.5, expected 0.")
 
 
 @pytest.mark.parametrize(("name", "function", "slot"), [
@@ -251,7 +254,7 @@ def test_lengths_ignored_in_an_unknown_formula_are_found(line: Function) -> None
 def test_masked_slots_that_are_not_zero_are_found(name: str, function: Function, line: Function) -> None:
     said = line(CHECKS[name][0], function)
     assert "right on every live token, but a masked slot should hold 0. With " in said
-    assert "row 0, t = 3: found" in said and said.endswith("wanted 0.")
+    assert "row 0, t = 3: found" in said and said.endswith("expected 0.")
 
 
 @pytest.mark.parametrize(("name", "function", "hint"), [
@@ -261,7 +264,7 @@ def test_masked_slots_that_are_not_zero_are_found(name: str, function: Function,
                                                                              temperature), "log_softmax"),
     ("whiten", lambda x, mask: (x - x[mask].mean()) / x[mask].std() * mask, "add 1e-8"),
 ])
-def test_what_fails_on_extreme_numbers_only_is_told_so(name: str, function: Function, hint: str,
+def test_what_fails_on_extreme_numbers_only_is_reported(name: str, function: Function, hint: str,
                                                        line: Function) -> None:
     said = line(CHECKS[name][0], function)
     assert "right on ordinary numbers, but not on extreme ones. With " in said and hint in said and "found" in said
@@ -324,20 +327,20 @@ def test_an_exception_deep_in_a_library_names_the_students_line(line: Function) 
     assert f"in line {number}, `return F.cross_entropy(" in line(checks.check_pair_loss, broken)
 
 
-def test_an_exception_of_many_lines_is_told_in_one(line: Function) -> None:
+def test_an_exception_of_many_lines_is_reported_in_one(line: Function) -> None:
     def broken(*args: Any) -> Any:
         raise ValueError("first\nsecond")
     assert "ValueError (first) in line" in line(checks.check_gae, broken)
 
 
-def test_the_wrong_number_of_parameters_is_told_with_the_right_ones(line: Function) -> None:
+def test_the_wrong_number_of_parameters_is_reported_with_the_right_ones(line: Function) -> None:
     said = line(checks.check_gae, lambda rewards, values: rewards)
     assert "calling your function with (rewards, values, mask, gamma, lam) raised TypeError" in said
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_what_is_no_function_is_told_so(name: str, line: Function) -> None:
-    assert "hand over the function itself, without calling it" in line(CHECKS[name][0], torch.zeros(3))
+def test_what_is_not_a_function_is_reported(name: str, line: Function) -> None:
+    assert "give the function itself, without calling it" in line(CHECKS[name][0], torch.zeros(3))
 
 
 @pytest.mark.parametrize("name", TENSORS)
@@ -351,36 +354,36 @@ def test_other_types_than_tensors_are_named(name: str, converted: Function, what
         result = exercise.right(*args)
         return tuple(map(converted, result)) if isinstance(result, tuple) else converted(result)
     said = line(check, other)
-    assert f" {what}" in said and "wanted is a tensor of shape" in said
+    assert f" {what}" in said and "expected is a tensor of shape" in said
     assert ("a plain number has no gradient" in said) == (name in ("sft_loss", "pair_loss", "plackett_luce",
                                                                    "policy_loss"))
 
 
 @pytest.mark.parametrize(("result", "what"), [(torch.zeros(2), "a tensor"), ("0.3", "a str"), ([0.3], "a list of 1")])
 def test_a_coefficient_must_be_a_number(result: Any, what: str, line: Function) -> None:
-    assert f"returns {what}, wanted is a number" in line(checks.check_adapt_kl_coef, lambda *args: result)
+    assert f"returns {what}, expected is a number" in line(checks.check_adapt_kl_coef, lambda *args: result)
 
 
 @pytest.mark.parametrize("returned", [lambda a, r: a, lambda a, r: torch.stack([a, r]), lambda a, r: (a, r, a)])
 def test_gae_must_return_two_tensors(returned: Function, line: Function) -> None:
     said = line(checks.check_gae, lambda *args: returned(*ppo.gae(*args)))
-    assert "wanted are 2 tensors: return advantages, returns" in said
+    assert "expected are 2 tensors: return advantages, returns" in said
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_wrong_shapes_are_told_with_the_right_ones(name: str, line: Function) -> None:
+def test_wrong_shapes_are_reported_with_the_right_ones(name: str, line: Function) -> None:
     check, exercise = CHECKS[name]
 
     def stretched(*args: Any) -> Any:
         result = exercise.right(*args)
         return tuple(x[:, :, None] for x in result) if isinstance(result, tuple) else result[..., None, None]
     said = line(check, stretched)
-    assert "has shape (" in said and ", 1)" in said and "wanted is (" in said
+    assert "has shape (" in said and ", 1)" in said and "expected is (" in said
 
 
 def test_a_loss_per_token_is_told_to_become_one_number(line: Function) -> None:
     said = line(checks.check_pair_loss, lambda chosen, rejected: -F.logsigmoid(chosen - rejected))
-    assert "your result has shape (1,), wanted is (), a single number: take a sum or a mean" in said
+    assert "your result has shape (1,), expected is (), a single number: take a sum or a mean" in said
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -392,7 +395,7 @@ def test_nan_and_infinity_are_reported(name: str, number: float, line: Function)
         result = exercise.right(*args)
         return tuple(x + number for x in result) if isinstance(result, tuple) else result + number
     said = line(check, spoilt)
-    assert f"your result is {number}, which is no number to learn from" in said
+    assert f"your result is {number}, which training cannot use" in said
 
 
 @pytest.mark.parametrize(("name", "argument"), [(name, argument) for name in TENSORS for argument, x in
@@ -420,17 +423,40 @@ def test_changes_in_place_are_reported(name: str, argument: str, line: Function)
 def test_a_lost_gradient_is_reported(name: str, line: Function) -> None:
     check, exercise = CHECKS[name]
     said = line(check, lambda *args: exercise.right(*args).detach())
-    assert "the numbers are right, but the gradient by" in said and "is lost" in said
+    assert "the numbers are right, but the gradient with respect to" in said and "is lost" in said
 
 
 def test_a_wrong_gradient_is_reported(line: Function) -> None:
     def half_detached(logp: Tensor, *others: Any) -> Tensor:
         return 0.5 * ppo.policy_loss(logp, *others) + 0.5 * ppo.policy_loss(logp.detach(), *others)
-    assert "the gradient by logp is wrong (without padding)" in line(checks.check_policy_loss, half_detached)
+    said = line(checks.check_policy_loss, half_detached)
+    assert "the gradient with respect to logp is wrong (without padding)" in said
 
 
 def test_numpy_on_the_way_is_found_by_the_gradient(line: Function) -> None:
     def through_numpy(chosen: Tensor, rejected: Tensor) -> Tensor:
         return F.softplus(torch.from_numpy(rejected.numpy() - chosen.numpy())).mean()
     said = line(checks.check_pair_loss, through_numpy)
-    assert "the numbers are right, but when the gradient is wanted your code raised RuntimeError" in said
+    assert "the numbers are right, but when the gradient is computed your code raised RuntimeError" in said
+
+
+ON_ANY_DEVICE = [exercise for _, exercise in CHECKS.values()
+                 if exercise is not PLACKETT_LUCE]  # its loss builds a table from lists on the default device
+
+
+@pytest.mark.parametrize("exercise", ON_ANY_DEVICE, ids=lambda exercise: exercise.name)
+def test_no_tensor_depends_on_the_default_device(exercise: Exercise) -> None:
+    """A tensor made without a device would be on `meta` here, which holds no data and cannot meet a CPU tensor."""
+    with torch.device("meta"):
+        assert agree(exercise, answers(exercise, exercise.right), answers(exercise, exercise.right))
+        for mistake in exercise.mistakes:
+            assert not agree(exercise, answers(exercise, mistake), answers(exercise, exercise.right))
+
+
+def test_a_case_with_a_mask_or_lengths_on_another_device_is_compared_on_the_cpu() -> None:
+    case = {"tokens": torch.zeros(2, 3), "lengths": torch.tensor([3, 1])}
+    with torch.device("meta"):
+        live = live_slots(case)
+        number, = doubles(0.5)
+    assert live is not None and live.device.type == "cpu" and live.tolist() == [[True] * 3, [True, False, False]]
+    assert number.device.type == "cpu" and number.item() == 0.5

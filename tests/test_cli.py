@@ -77,8 +77,8 @@ def judgement(number: int, **other: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("records", "reason"), [
-    ([judgement(1, prompt="half \ud800"), judgement(2)], "half a character"),
-    ([judgement(1, completions=["a", "\udfff"]), judgement(2)], "half a character"),
+    ([judgement(1, prompt="half \ud800"), judgement(2)], "unpaired surrogate"),
+    ([judgement(1, completions=["a", "\udfff"]), judgement(2)], "unpaired surrogate"),
     ([judgement(1), *(judgement(number, ranking=[[0, 1]]) for number in (2, 3))], "no preference"),
 ])
 def test_rankings_that_nothing_can_be_learnt_from(records: list[dict[str, object]], reason: str, tmp_path: Path,

@@ -88,10 +88,10 @@ def test_time_is_the_median() -> None:
 @pytest.mark.parametrize(("records", "reason"), [
     ([], "no judgements"),
     ([by("Ada", "p", [[0], [1], [2]])], "one annotator"),
-    ([by("Ada", "p", [[0], [1], [2]]), by("Ben", "q", [[0], [1], [2]])], "nothing judged by two"),
-    ([by("Ada", "p", [[0, 1, 2]]), by("Ben", "p", [[0, 1, 2]])], "ties everything"),
+    ([by("Ada", "p", [[0], [1], [2]]), by("Ben", "q", [[0], [1], [2]])], "no item was judged by two"),
+    ([by("Ada", "p", [[0, 1, 2]]), by("Ben", "p", [[0, 1, 2]])], "ties all completions"),
 ])
-def test_what_cannot_be_known_says_why(records: list[Ranking], reason: str) -> None:
+def test_a_statistic_that_cannot_be_computed_says_why(records: list[Ranking], reason: str) -> None:
     found = agreement(records)
     assert found.alpha.value is None and reason in found.alpha.reason
     text = agreement_table(found)

@@ -21,12 +21,14 @@ from rlhf_mini.language_model import (
     save_language_model,
     train_tokenizer,
 )
-from rlhf_mini.run import folder as runs
 from rlhf_mini.run import progress as progress_module
-from rlhf_mini.run import tasks
-from rlhf_mini.run.folder import History, RunFolder, latest_unfinished, load_config, next_folder, write_json
+from rlhf_mini.run import results, tasks
+from rlhf_mini.run.folder import RunFolder, latest_unfinished, next_folder
+from rlhf_mini.run.history import History
+from rlhf_mini.run.json_files import write_json
+from rlhf_mini.run.saved_config import config_to_json, load_config
 from rlhf_mini.run.seeds import markdown, run_seeds
-from rlhf_mini.run.settings import fitted, sized
+from rlhf_mini.run.settings import adapt_to_model, choose_sizes
 from rlhf_mini.run.tasks import Task, given_rankings, make_task
 from rlhf_mini.sft import train_sft
 from rlhf_mini.tables import summary
@@ -53,8 +55,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "PPO_PROMPTS", 40)
     monkeypatch.setattr(pipeline, "NORMALISE_ON", 40)
     monkeypatch.setattr(pipeline, "SAVE_EVERY", 2)
-    monkeypatch.setattr(pipeline, "BEST_OF", (4, 16))
-    monkeypatch.setattr(pipeline, "BEST_OF_PROMPTS", 8)
+    monkeypatch.setattr(results, "BEST_OF_PROMPTS", 8)
 
 
 @pytest.fixture
@@ -97,7 +98,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, title: str, step: int) -> None:
             yield item
 
     monkeypatch.setattr(progress_module, "progress", progress)
-    monkeypatch.setattr(pipeline, "progress", progress)
+    for module in (pipeline, results):
+        monkeypatch.setattr(module, "progress", progress)
 
 
 def test_a_run_leaves_what_others_rely_on(finished: RunConfig) -> None:
@@ -191,7 +193,7 @@ def test_judging_goes_on_where_it_stopped(config: RunConfig, finished: RunConfig
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(config, resume=True)
     assert len(appended) == 1 + 36  # what was stored is not asked again
-    resumed, unbroken = ([(r.prompt, r.annotator, r.ranking) for r in tasks.in_order(
+    resumed, unbroken = ([(r.prompt, r.annotator, r.ranking) for r in tasks.sorted_judgements(
         rankings.load_rankings(made.out / "rankings.jsonl"))] for made in (config, finished))
     assert resumed == unbroken
 
@@ -326,7 +328,7 @@ def test_completions_longer_than_the_context_are_left_out(config: RunConfig, tmp
     config = replace(config, rankings=(tmp_path / "a.jsonl",))
     model, tokenizer = load_language_model(checkpoint)
     with pytest.warns(UserWarning, match="1 of 10 rankings are left out"):
-        _, task = fitted(config, model, tokenizer, load_task(config, tmp_path / "copy"))
+        _, task = adapt_to_model(config, model, tokenizer, load_task(config, tmp_path / "copy"))
     assert len(task.judgements) == 9 and "Line 3" not in {prompt for prompt, _ in task.demonstrations}
 
 
@@ -338,23 +340,23 @@ def test_a_foreign_gpt2_goes_through_the_same_loop(config: RunConfig, foreign_fo
 
 
 def test_settings_follow_from_model_and_data(config: RunConfig, checkpoint: Path, tmp_path: Path) -> None:
-    assert sized(RunConfig(base="gpt2")).sft.steps == RunConfig().foreign_sft_steps
-    assert sized(RunConfig()).sft.steps == RunConfig().sft.steps
-    quick = sized(RunConfig(quick=True))
+    assert choose_sizes(RunConfig(base="gpt2")).sft.steps == RunConfig().foreign_sft_steps
+    assert choose_sizes(RunConfig()).sft.steps == RunConfig().sft.steps
+    quick = choose_sizes(RunConfig(quick=True))
     assert quick.openings == 200 and quick.ppo.iterations == 10 and quick.samples == 512
     model, tokenizer = load_language_model(checkpoint)
     task = load_task(config, tmp_path / "none")
-    made, _ = fitted(config, model, tokenizer, task)
+    made, _ = adapt_to_model(config, model, tokenizer, task)
     assert len({made.sft.seed, made.reward.seed, made.ppo.seed}) == 3
     assert made.sft.learning_rate == config.sft.learning_rate  # no wider than the model it was chosen for
     model.config.hidden_size = 768
-    wide, _ = fitted(config, model, tokenizer, task)
+    wide, _ = adapt_to_model(config, model, tokenizer, task)
     assert wide.ppo.learning_rate == pytest.approx(config.ppo.learning_rate / 6)
 
 
 def test_config_is_written_and_read_back(tmp_path: Path) -> None:
     config = RunConfig(out=tmp_path, seed=4, rankings=(tmp_path / "a.jsonl",), ppo=PPOConfig(kl_coef=0.3))
-    write_json(tmp_path / "config.json", runs.config_to_json(config))
+    write_json(tmp_path / "config.json", config_to_json(config))
     assert load_config(tmp_path) == config
     (tmp_path / "config.json").write_text('{"seed": -1')
     with pytest.raises(InputError, match="cannot be read"):
@@ -379,7 +381,7 @@ def test_a_torn_line_of_history_is_left_out(tmp_path: Path) -> None:
     with history.path.open("a") as file:
         file.write('{"arm": "ppo", "iter')
     assert len(history.read()) == 3
-    history.keep("ppo", 2)
+    history.truncate("ppo", 2)
     history.append({"arm": "ppo", "iteration": 3})
     assert [line["iteration"] for line in history.read()] == [1, 2, 3]
 

@@ -52,9 +52,9 @@ def test_arms_differ_in_dash_and_marker_and_not_only_in_colour() -> None:
     assert to_hex(with_kl.get_color()) == "#0072b2"
 
 
-def test_every_look_is_unlike_the_others() -> None:
-    assert len({look.color for look in plots.LOOKS.values()}) == len(plots.LOOKS)
-    assert len({look.marker for look in plots.LOOKS.values()}) == len(plots.LOOKS)
+def test_every_style_is_unlike_the_others() -> None:
+    assert len({style.color for style in plots.STYLES.values()}) == len(plots.STYLES)
+    assert len({style.marker for style in plots.STYLES.values()}) == len(plots.STYLES)
 
 
 def test_a_key_without_a_name_is_still_drawn() -> None:
@@ -74,7 +74,7 @@ def test_iterations_are_counted_in_whole_numbers(iterations: int) -> None:
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "0.3", True])
-def test_what_is_no_number_is_a_gap(value: Any) -> None:
+def test_what_is_not_a_number_is_a_gap(value: Any) -> None:
     rows = [{"arm": "ppo", "iteration": 0, "gold": 1.0}, {"arm": "ppo", "iteration": 1, "gold": value}]
     _, values = plots.series(rows, "ppo", "gold")
     assert values[0] == 1.0
@@ -125,20 +125,20 @@ def test_calibration_of_nothing_says_so() -> None:
     assert [text.get_text() for text in plots.calibration([]).texts] == ["no calibration in this run"]
 
 
-def test_stages_puts_the_base_on_top_and_writes_the_means() -> None:
-    ax: Any = plots.stages({"base": {"gold_mean": -3.0, "gold_std": 1.0},
+def test_mean_rewards_puts_the_base_on_top_and_writes_the_means() -> None:
+    ax: Any = plots.mean_rewards({"base": {"gold_mean": -3.0, "gold_std": 1.0},
                             "ppo": {"gold_mean": 1.25, "gold_std": 0.5}})
     assert [label.get_text() for label in ax.get_yticklabels()] == ["PPO with KL", "base model"]
     assert sorted(text.get_text() for text in ax.texts) == ["+1.25", "−3.00"]
-    spread = [list(line.get_xdata()) for line in ax.get_lines() if len(line.get_xdata()) == 2]
-    assert spread == [[0.75, 1.75], [-4.0, -2.0]]
+    bars = [list(line.get_xdata()) for line in ax.get_lines() if len(line.get_xdata()) == 2]
+    assert bars == [[0.75, 1.75], [-4.0, -2.0]]
 
 
-def test_stages_can_show_the_proxy_where_gold_is_unknown() -> None:
+def test_mean_rewards_can_show_the_proxy_where_gold_is_unknown() -> None:
     metrics = {"sft": {"gold_mean": None, "gold_std": None, "proxy_mean": 0.0}}
-    assert plots.known_reward(metrics) == "proxy_mean"
-    assert plots.known_reward({"sft": {"gold_mean": 0.1}}) == "gold_mean"
-    ax = plots.stages(metrics, "proxy_mean")
+    assert plots.reward_to_compare(metrics) == "proxy_mean"
+    assert plots.reward_to_compare({"sft": {"gold_mean": 0.1}}) == "gold_mean"
+    ax = plots.mean_rewards(metrics, "proxy_mean")
     assert "Proxy" in ax.get_title(loc="left")
     assert [text.get_text() for text in ax.texts] == ["+0.00"]
 
@@ -152,8 +152,8 @@ def label_efficiency() -> dict[str, Any]:
         for (form, size), found in accuracies.items() for seed, accuracy in enumerate(found)]}
 
 
-def test_labels_against_accuracy_draws_the_median_and_the_range_of_the_seeds() -> None:
-    ax: Any = plots.labels_against_accuracy(label_efficiency())
+def test_accuracy_against_labels_draws_the_median_and_the_range_of_the_seeds() -> None:
+    ax: Any = plots.accuracy_against_labels(label_efficiency())
     drawn = lines(ax)
     full, winner = drawn[plots.LABEL_FORMS["full"].label], drawn[plots.LABEL_FORMS["top_1"].label]
     assert list(full.get_xdata()) == [25, 100]
@@ -165,8 +165,8 @@ def test_labels_against_accuracy_draws_the_median_and_the_range_of_the_seeds() -
     assert full.get_marker() != winner.get_marker()
 
 
-def test_labels_against_accuracy_has_sizes_below_and_ceiling_and_chance_as_lines() -> None:
-    ax: Any = plots.labels_against_accuracy(label_efficiency())
+def test_accuracy_against_labels_has_sizes_below_and_ceiling_and_chance_as_lines() -> None:
+    ax: Any = plots.accuracy_against_labels(label_efficiency())
     drawn = lines(ax)
     assert ax.get_xscale() == "log"
     assert [label.get_text() for label in ax.get_xticklabels()] == ["25", "100"]
@@ -175,16 +175,16 @@ def test_labels_against_accuracy_has_sizes_below_and_ceiling_and_chance_as_lines
     assert "fraction" in ax.get_ylabel()
 
 
-def test_labels_against_accuracy_without_a_ceiling_or_any_fit_says_so() -> None:
-    ax: Any = plots.labels_against_accuracy({"ceiling": None, "results": []})
+def test_accuracy_against_labels_without_a_ceiling_or_any_fit_says_so() -> None:
+    ax: Any = plots.accuracy_against_labels({"ceiling": None, "results": []})
     assert set(lines(ax)) == {"chance"}
     assert [text.get_text() for text in ax.texts] == ["no fit has been recorded"]
 
 
 def test_a_name_is_text_and_not_mathematics() -> None:
     record = rankings.Ranking(id="1", annotator="$x_$", prompt="p", completions=["a", "b"], ranking=[[0], [1]])
-    ax = plots.who_agrees(rankings.agreement([record]))
+    ax = plots.annotator_agreement(rankings.agreement([record]))
     ax.figure.canvas.draw()
     assert [label.get_text() for label in ax.get_xticklabels()] == ["$x_$"]
-    with pytest.raises(InputError, match="nobody has judged"):
-        plots.who_agrees(rankings.agreement([]))
+    with pytest.raises(InputError, match="no judgements"):
+        plots.annotator_agreement(rankings.agreement([]))

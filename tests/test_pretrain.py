@@ -30,7 +30,7 @@ def test_a_checkpoint_from_nothing_loads_and_has_a_card(tmp_path: Path) -> None:
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "entropy floor" in card and hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest() in card
-    with pytest.raises(InputError, match="already holds a model"):
+    with pytest.raises(InputError, match="is not empty"):
         pretrain(out, SMALL)
 
 
@@ -38,7 +38,7 @@ def test_a_folder_that_cannot_be_used_is_refused_before_training(tmp_path: Path,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "README.md").write_text("mine")
     monkeypatch.setattr(pretraining, "train_tokenizer", lambda *_: pytest.fail("it began to train"))
-    for out, reason in ((tmp_path, "other files"), (tmp_path / "README.md", "cannot be made a folder")):
+    for out, reason in ((tmp_path, "is not empty"), (tmp_path / "README.md", "cannot be made")):
         with pytest.raises(InputError, match=reason):
             pretrain(out, SMALL)
     assert (tmp_path / "README.md").read_text() == "mine"

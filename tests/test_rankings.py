@@ -21,9 +21,9 @@ from rlhf_mini.rankings import (
     answer,
     chronological,
     current,
-    each_once,
     ranking_from_ratings,
     to_pairs,
+    unique_by_id,
 )
 from rlhf_mini.rankings.durable import RankingFileWarning
 from rlhf_mini.rankings.record import parse_line
@@ -175,9 +175,9 @@ def test_sessions_are_ordered_by_time_and_one_session_by_its_own_order() -> None
 
 def test_an_id_counts_once_and_a_conflict_is_reported() -> None:
     first = record("1")
-    assert each_once([first, first]) == [first]
+    assert unique_by_id([first, first]) == [first]
     with pytest.warns(RankingFileWarning, match=first.id):
-        assert each_once([first, record("1", ranking=[[1], [0]])]) == [first]
+        assert unique_by_id([first, record("1", ranking=[[1], [0]])]) == [first]
 
 
 ACTS = st.lists(st.tuples(st.sampled_from(["ranking", "rating", "skip", "undo"]), st.sampled_from("PQ"),
@@ -321,7 +321,7 @@ def test_a_finished_session_says_so() -> None:
 @pytest.mark.parametrize("items, named", [
     ([("P", ["a"])], "item 0 has 1 completions"), ([("P", list("abcdefghij"))], "item 0 has 10"),
     ([(1, ["a", "b"])], "item 0 is not text"),
-    ([("P", ["a", "b"]), ("P", ["b", "a"])], "item 1 was there before"),
+    ([("P", ["a", "b"]), ("P", ["b", "a"])], "item 1 is given twice"),
 ])
 def test_items_are_checked(items: Any, named: str) -> None:
     with pytest.raises(InputError, match=named):

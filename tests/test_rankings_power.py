@@ -146,7 +146,7 @@ def test_a_disk_that_ignores_syncs_loses_records(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("tail", [b'{"id": "torn', b"\0" * 50], ids=["half", "zeros"])
-def test_a_power_cut_while_a_torn_line_is_mended_harms_no_earlier_record(
+def test_a_power_cut_while_a_torn_line_is_repaired_harms_no_earlier_record(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tail: bytes) -> None:
     folder = tmp_path / "root" / "a" / "b"
     store = RankingStore(folder, "Ada")

@@ -220,7 +220,7 @@ def test_records_acknowledged_before_a_kill_are_there(tmp_path: Path) -> None:
             writer.kill()
         for writer in writers:
             acknowledged += writer.communicate()[0].decode().splitlines()
-    RankingStore(tmp_path, "Ada").append(mapping(0, session="s"))  # mends what a kill left
+    RankingStore(tmp_path, "Ada").append(mapping(0, session="s"))  # repairs the line that a kill tore
     with warnings.catch_warnings(record=True) as torn:
         warnings.simplefilter("always")
         found = [record.id for record in RankingStore(tmp_path, "Ben").records()]
@@ -275,14 +275,14 @@ def broken(monkeypatch: pytest.MonkeyPatch, name: str, after: int = 0) -> None:
 
 
 @pytest.mark.parametrize("name, after", [("write", 0), ("write", 40), ("fsync", 0)])
-def test_a_full_disk_is_told_at_once_and_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_a_full_disk_is_reported_at_once_and_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                        name: str, after: int) -> None:
     store = RankingStore(tmp_path, "Ada")
     store.append(mapping(1))
     before = only_file(tmp_path).read_bytes()
     with monkeypatch.context() as full:
         broken(full, name, after)
-        with pytest.raises(NotSavedError, match=r"^not saved: .* cannot be written \(.*\); what") as error:
+        with pytest.raises(NotSavedError, match=r"^not saved: .* cannot be written \(.*\); earlier") as error:
             store.append(mapping(2))
     assert isinstance(error.value, OSError) and error.value.errno in (errno.ENOSPC, errno.EIO)
     assert only_file(tmp_path).read_bytes() == before
@@ -307,7 +307,7 @@ def test_if_the_file_cannot_even_be_restored_the_next_record_is_whole(
     assert ids(store.records()) == [1, 3]
 
 
-def test_a_batch_that_cannot_be_synced_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_cannot_be_synced_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RankingStore(tmp_path, "Ada")
     broken(monkeypatch, "fsync")
     with pytest.raises(NotSavedError), store.batch():
@@ -485,14 +485,14 @@ def test_load_names_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     skip = Ranking.from_mapping(mapping(annotator="Ada", kind="skip", ranking=[]))
     (tmp_path / "skip").write_bytes(skip.to_line())
     (tmp_path / "whole").write_bytes(lines(1)[0] + b'{"id": "no newline, and not cut off"}')
-    wrong = {"missing": "cannot be read", "empty": "holds no records", "torn": "holds no records",
-             ".": "give its files", "text": "line 1 is damaged", "skip": "no ranking holds",
+    wrong = {"missing": "cannot be read", "empty": "has no records", "torn": "has no records",
+             ".": "give its files", "text": "line 1 is damaged", "skip": "no current ranking",
              "whole": "line 2 is damaged"}
     for name, reason in wrong.items():
         with pytest.raises(InputError, match=reason) as error:  # and nothing but this error
             load_rankings([tmp_path / name])
         assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
-    with pytest.raises(InputError, match="name at least one"):
+    with pytest.raises(InputError, match="give at least one"):
         load_rankings([])
 
 
@@ -506,7 +506,7 @@ def test_merge_pools_without_overwriting(tmp_path: Path) -> None:
     assert len(pooled) == 4 and load_rankings(tmp_path / "pooled.jsonl") == pooled
     before = files[0].read_bytes()
     for out in (files[0], tmp_path / "pooled.jsonl"):
-        with pytest.raises(InputError, match="never overwritten"):
+        with pytest.raises(InputError, match="not overwritten"):
             merge(files, out)
     assert files[0].read_bytes() == before
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from rlhf_mini.report import text as words
 from rlhf_mini.report import write_report
 from rlhf_mini.report.html import Html, inline_svg, join, tag
+from rlhf_mini.report.text import change_text, duration, format_number
 
 EVIL = '<script>alert("x")</script> & <img src="https://example.org/a.png">'
 
@@ -36,9 +36,9 @@ METRICS: dict[str, Any] = {
 }
 HISTORY = [{"arm": arm, "iteration": i, "score": i, "gold": i, "kl": i, "clip_fraction": 0.1,
             "entropy": 1.0, "length": 30} for arm in ("ppo", "ppo_no_kl") for i in range(3)]
-TOLD = {"ending": "They shared it.", "gold": 0.5, "proxy": 0.25, "grammatical": True, "coherent": True}
-STORIES = {"stories": [{"opening": "Mira found a key.", "sft": TOLD, "ppo": {**TOLD, "coherent": False},
-                        "ppo_no_kl": {**TOLD, "ending": EVIL, "grammatical": False, "coherent": False}}]}
+ENDING = {"ending": "They shared it.", "gold": 0.5, "proxy": 0.25, "grammatical": True, "coherent": True}
+STORIES = {"stories": [{"opening": "Mira found a key.", "sft": ENDING, "ppo": {**ENDING, "coherent": False},
+                        "ppo_no_kl": {**ENDING, "ending": EVIL, "grammatical": False, "coherent": False}}]}
 
 
 class Page(HTMLParser):
@@ -65,8 +65,8 @@ class Page(HTMLParser):
 
 def test_half_a_character_does_not_stop_the_report(tmp_path: Path) -> None:
     """UTF-8 has no place for a lone surrogate."""
-    told = {"opening": "Mira found a key.", "sft": {**TOLD, "ending": "They shared \ud800it."}}
-    assert "They shared ?it." in render(tmp_path, METRICS, HISTORY, {"stories": [told]})[1].text
+    story = {"opening": "Mira found a key.", "sft": {**ENDING, "ending": "They shared \ud800it."}}
+    assert "They shared ?it." in render(tmp_path, METRICS, HISTORY, {"stories": [story]})[1].text
 
 
 def render(folder: Path, metrics: dict[str, Any], history: list[Any],
@@ -80,12 +80,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page]:
     return render(tmp_path_factory.mktemp("run"), METRICS, HISTORY, STORIES)
 
 
-def test_a_whole_run_is_told_in_order(whole: tuple[str, Page]) -> None:
+def test_a_whole_run_is_reported_in_order(whole: tuple[str, Page]) -> None:
     source, page = whole
     headings = re.findall(r"<h2>(.*?)</h2>", source)
-    assert headings == ["What was asked of the model", "How the reward model learned the taste",
-                        "What PPO did with the KL penalty", "What happened without it",
-                        "The same openings, told three ways", "Where the time went", "The words on this page"]
+    assert headings == ["The task and the results", "How well the reward model predicts judgements",
+                        "PPO with the KL penalty", "PPO without the KL penalty",
+                        "The same openings, continued by three models", "Where the time went", "Glossary"]
     assert "seed 3 · 5 min 52 s" in page.text
     assert "+1.40 ± 0.90" in page.text
     assert "≤ 0.64" in page.text  # best-of-n: a bound
@@ -100,7 +100,7 @@ def test_every_figure_is_there_and_described(whole: tuple[str, Page]) -> None:
     described = [value for name, value in page.attributes if name == "aria-label"]
     assert described == ["Plot: " + title for title in (
         "Gold reward of each model's endings", "Is the reward model as sure as it should be?",
-        "Proxy and gold over the distance travelled", "Score from the reward model", "Gold reward",
+        "Proxy and gold reward over the distance", "Score from the reward model", "Gold reward",
         "KL from the reference", "Clipped probability ratios", "Entropy of the policy",
         "Length of an ending")]
     assert page.tags.count("svg") == 9
@@ -126,7 +126,7 @@ def test_ids_are_unique_and_every_reference_is_found(whole: tuple[str, Page]) ->
 def test_text_is_escaped_wherever_it_comes_from(tmp_path: Path) -> None:
     metrics = {**METRICS, "seed": EVIL, "versions": {EVIL: EVIL}, "reasons": {EVIL: EVIL},
                "seconds": {EVIL: 1.0, "total": 2.0}}
-    samples = {"stories": [{"opening": EVIL, "sft": {**TOLD, "ending": EVIL, "gold": EVIL}}]}
+    samples = {"stories": [{"opening": EVIL, "sft": {**ENDING, "ending": EVIL, "gold": EVIL}}]}
     source, page = render(tmp_path, metrics, HISTORY, samples)
     assert "<script" not in source
     assert not {"script", "img"} & set(page.tags)
@@ -141,18 +141,18 @@ def test_stories_stand_side_by_side_with_rewards_and_verdict(whole: tuple[str, P
         assert found in page.text
 
 
-def test_nulls_are_dashes_and_their_reason_is_told(tmp_path: Path) -> None:
+def test_nulls_are_dashes_and_their_reason_is_given(tmp_path: Path) -> None:
     metrics = {**METRICS, **{arm: row(None, 1.0, 2.0, None) for arm in
                              ("base", "sft", "best_of_4", "best_of_16", "ppo", "ppo_no_kl")},
                "reward_model": {**METRICS["reward_model"], "accuracy_ceiling": None},
                "reasons": dict.fromkeys(("gold", "coherent"), "the ranked text is not tales")}
-    told = {**TOLD, "gold": None, "grammatical": None, "coherent": None}
+    story = {**ENDING, "gold": None, "grammatical": None, "coherent": None}
     _, page = render(tmp_path, metrics, [{**line, "gold": None} for line in HISTORY],
-                     {"stories": [{"opening": "To be,", "sft": told}]})
+                     {"stories": [{"opening": "To be,", "sft": story}]})
     assert page.text.count("gold, coherent not known: the ranked text is not tales") == 1
     assert "gold – · proxy +0.25" in page.text
-    assert "not read: the reader knows only tales" in page.text
-    assert "true odds" not in page.text
+    assert "not read: the reader can read only tales" in page.text
+    assert "true probabilities" not in page.text
     assert "mean proxy reward" in page.text
     assert "Proxy reward of each model's endings" in page.text
     assert not re.search(r"\b(None|nan)\b", page.text)
@@ -207,17 +207,17 @@ def test_inline_svg_keeps_figures_apart() -> None:
     (-1.5, "{:+.2f}", "−1.50"), (0.961, "{:.1%}", "96.1\u00a0%"), (6312, "{:,.0f}", "6,312"),
     (None, "{:.2f}", "–"), (float("nan"), "{:.2f}", "–"), ("7", "{:.2f}", "–")])
 def test_numbers_as_text(value: Any, pattern: str, text: str) -> None:
-    assert words.show(value, pattern) == text
+    assert format_number(value, pattern) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"),
                                                (352.0, "5 min 52 s")])
 def test_durations_as_text(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(("before", "after", "text"), [
     (0.0, 1.0, "Gold rose from +0.00 to +1.00."), (1.0, 0.5, "Gold fell from +1.00 to +0.50."),
-    (0.501, 0.502, "Gold stayed at +0.50."), (None, 0.5, "Gold came to +0.50."), (0.5, None, "")])
+    (0.501, 0.502, "Gold stayed at +0.50."), (None, 0.5, "Gold ended at +0.50."), (0.5, None, "")])
 def test_how_a_number_moved(before: Any, after: Any, text: str) -> None:
-    assert words.moved("Gold", before, after) == text
+    assert change_text("Gold", before, after) == text

@@ -30,7 +30,9 @@ def test_one_process_shares_nothing() -> None:
     x = torch.arange(3.0)
     assert team.size() == 1 and team.first() and team.share([1, 2, 3]) == [1, 2, 3]
     assert team.total(x) is x
-    team.join(), team.wait(), team.leave()
+    team.join()
+    team.wait()
+    team.leave()
 
 
 def test_shares_are_whole_and_disjoint(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +43,7 @@ def test_shares_are_whole_and_disjoint(monkeypatch: pytest.MonkeyPatch) -> None:
         shares.append(team.share(list(range(10))))
         assert team.first() == (rank == 0)
         assert team.once(lambda: "written")() == ("written" if rank == 0 else None)
-    assert sorted(sum(shares, [])) == list(range(10)) and [len(share) for share in shares] == [4, 3, 3]
+    assert sorted(row for share in shares for row in share) == list(range(10)) and [len(share) for share in shares] == [4, 3, 3]
     with pytest.raises(InputError, match="batch_size is 2 and 3 processes share it: start at most 2 processes"):
         team.check_share(2, "batch_size")
 

@@ -26,7 +26,7 @@ from rlhf_mini.language_model import load_language_model
 from rlhf_mini.metrics import reward_model_metrics
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.reward import RankedExample, bradley_terry_losses, fit_reward, plackett_luce_losses, reward_model_from
-from rlhf_mini.run.tasks import divide, make_task
+from rlhf_mini.run.tasks import make_task, split_judgements
 
 SIZES = (25, 50, 100, 200, 400, 800)
 SEEDS = (0, 1, 2)
@@ -73,7 +73,7 @@ def main() -> None:
     sft, tokenizer = load_language_model(arguments.run / "sft")
     judgements = rankings.current(rankings.load_rankings(arguments.run / "rankings.jsonl"))
     task = make_task(RunConfig(seed=metrics["seed"]), [])
-    train, test = divide(judgements, task.test_prompts)
+    train, test = split_judgements(judgements, task.test_prompts)
     train = list({judged.prompt: judged for judged in train if len(judged.ranking) > 1}.values())  # one label each
     pairs = rankings.to_pairs(test)
     results = []
@@ -87,7 +87,7 @@ def main() -> None:
     recorded = {"ceiling": metrics["reward_model"]["accuracy_ceiling"], "pairs_test": len(pairs),
                 "seed_of_run": metrics["seed"], "results": results}
     arguments.out.write_text(json.dumps(recorded, indent=1) + "\n")
-    plots.labels_against_accuracy(recorded)
+    plots.accuracy_against_labels(recorded)
     plt.savefig(arguments.out.with_suffix(".png"), dpi=130, bbox_inches="tight")
 
 

@@ -36,14 +36,16 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import Samples
 from rlhf_mini.language_model import encode_prompts, load_language_model, pad_id, save_language_model
 from rlhf_mini.metrics import evaluate_samples, example_stories, judge_tales, reward_model_metrics
-from rlhf_mini.pipeline import Loop, headline, normalise_on_samples, record
+from rlhf_mini.pipeline import history_lines, iteration_summary, normalise_on_samples
 from rlhf_mini.ppo import start_ppo, train_ppo
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.reward import fit_reward, load_reward_model, reward_model_from, score_rollout, score_texts
-from rlhf_mini.run.folder import RunFolder, read_json, versions
-from rlhf_mini.run.progress import progress, watch
-from rlhf_mini.run.settings import fits, fitted
-from rlhf_mini.run.tasks import ask_panel, divide, in_order, make_task, seed_for
+from rlhf_mini.run.context import RunContext
+from rlhf_mini.run.folder import RunFolder, versions
+from rlhf_mini.run.json_files import read_json
+from rlhf_mini.run.progress import progress, run_steps
+from rlhf_mini.run.settings import adapt_to_model, fits_context
+from rlhf_mini.run.tasks import ask_panel, make_task, seed_for, sorted_judgements, split_judgements
 from rlhf_mini.sampling import best_of_n_index, best_of_n_kl
 
 HISTORY = ("iteration", "score", "gold", "kl", "kl_coef", "coherent", "grammatical", "length", "ended", "entropy")
@@ -97,7 +99,7 @@ class Bench:
     run: Path
     work: Path
     sizes: Sizes
-    loop: Loop
+    loop: RunContext
     sft: Any
     first: Judge
 
@@ -109,7 +111,8 @@ class Bench:
     @cached_property
     def judgements(self) -> tuple[list[Ranking], list[Ranking]]:
         """The run's rankings: those of training openings, and those of held-out ones."""
-        return divide(in_order(rankings.load_rankings(self.run / "rankings.jsonl")), self.loop.task.test_prompts)
+        judgements = sorted_judgements(rankings.load_rankings(self.run / "rankings.jsonl"))
+        return split_judgements(judgements, self.loop.task.test_prompts)
 
 
 class Record:
@@ -174,10 +177,10 @@ def begin(run: Path, work: Path, sizes: Sizes) -> tuple[Bench, dict[str, Any]]:
     config = RunConfig(out=work, seed=metrics["seed"], samples=sizes.samples, demonstrations=DEMONSTRATIONS)
     config = replace(config, reward=replace(config.reward, epochs=sizes.epochs),
                      ppo=replace(config.ppo, iterations=sizes.iterations, episodes=sizes.episodes))
-    config, task = fitted(config, sft, tokenizer, make_task(config, []))
+    config, task = adapt_to_model(config, sft, tokenizer, make_task(config, []))
     about = {"seed": config.seed, "sizes": asdict(sizes), "ppo": asdict(config.ppo)}
     models = fingerprint(run, about)
-    loop = Loop(config, task, tokenizer, RunFolder(config))
+    loop = RunContext(config, task, tokenizer, RunFolder(config))
     bench = Bench(run, work / models, sizes, loop, sft, Judge(*load_reward_model(run / "reward_model")))
     return bench, about | {"models": models}
 
@@ -188,13 +191,14 @@ def optimised(bench: Bench, judge: Judge, kl_coef: float, adaptive: bool = False
     state = start_ppo(bench.sft, config)
     training = train_ppo(state, bench.sft, judge.of_rollout, bench.prompt_ids, config, loop.tokenizer.eos_token_id,
                          pad_id(loop.tokenizer))
-    lines = list(progress(record(loop, "ppo", training), config.iterations, f"coefficient {kl_coef:g}", headline))
+    lines = list(progress(history_lines(loop, "ppo", training), config.iterations, f"coefficient {kl_coef:g}",
+                          iteration_summary))
     return state.policy.language_model.requires_grad_(False), lines
 
 
 def evaluated(bench: Bench, policy: Any, judge: Judge) -> tuple[Samples, dict[str, Any]]:
     """What a policy makes of the held-out openings: the endings, their figures, and the first few stories."""
-    samples = bench.loop.sampled(policy, bench.loop.task.held_out, "evaluation", bench.sft, judge.of_rollout)
+    samples = bench.loop.sample(policy, bench.loop.task.held_out, "evaluation", bench.sft, judge.of_rollout)
     told = example_stories({"told": samples}, True, bench.sizes.told)
     return samples, {"evaluation": evaluate_samples(samples),
                      "stories": [{"opening": story["opening"], **story["told"]} for story in told]}
@@ -244,7 +248,7 @@ def chosen(bench: Bench) -> dict[str, list[dict[str, float]]]:
     """Means over what each of the two judges picks, for n = 1, 2, 4, ..."""
     most = bench.sizes.most
     openings = [opening for opening in bench.loop.task.held_out[:bench.sizes.openings] for _ in range(most)]
-    samples = bench.loop.sampled(bench.sft, openings, "best of n", score=bench.first.of_rollout)
+    samples = bench.loop.sample(bench.sft, openings, "best of n", score=bench.first.of_rollout)
     known = facts(samples, samples.proxy.double())
     return {by: [picked(known, by, 2 ** k) for k in range(most.bit_length())] for by in ("proxy", "gold")}
 
@@ -277,7 +281,7 @@ def length(bench: Bench, once: Once) -> None:
 def plain_endings(bench: Bench) -> Samples:
     """One ending of the fine-tuned model for each of many held-out openings."""
     openings = tales.openings(bench.sizes.endings, seed_for(bench.loop.config.seed, "length"), "held_out")
-    return bench.loop.sampled(bench.sft, openings, "length")
+    return bench.loop.sample(bench.sft, openings, "length")
 
 
 def second_round(bench: Bench, once: Once, kind: str = HACKED) -> None:
@@ -310,13 +314,13 @@ def new_labels(bench: Bench, kind: str) -> list[Ranking]:
     loop, seed = bench.loop, bench.loop.config.seed
     openings = tales.openings(bench.sizes.labels, seed_for(seed, "second round"), "train")
     writers = [policy_of(bench, ASKED_ABOUT[kind]) if kind in ASKED_ABOUT else bench.sft, bench.sft]
-    each = [[loop.sampled(writer, openings, f"{kind} {half} {copy}") for copy in range(2)]
+    each = [[loop.sample(writer, openings, f"{kind} {half} {copy}") for copy in range(2)]
             for half, writer in enumerate(writers)]
     told = [samples.endings for pair in each for samples in pair]
     items = [(opening, [endings[i] for endings in told]) for i, opening in enumerate(openings)]
-    readable = [all(fits(bench.sft, loop.tokenizer, [opening] * 4, endings)) for opening, endings in items]
+    readable = [all(fits_context(bench.sft, loop.tokenizer, [opening] * 4, endings)) for opening, endings in items]
     items = [item for item, whole in zip(items, readable, strict=True) if whole]
-    return in_order(ask_panel(items, 0, bench.work / f"rankings-{kind}", seed))
+    return sorted_judgements(ask_panel(items, 0, bench.work / f"rankings-{kind}", seed))
 
 
 def counted(labels: Sequence[Ranking]) -> dict[str, Any]:
@@ -337,8 +341,9 @@ def refitted(bench: Bench, kind: str) -> Judge:
         model, tokenizer = reward_model_from(bench.sft, loop.tokenizer, config.seed)
         judged = bench.judgements[0] + new_labels(bench, kind)
         examples = [(one.prompt, one.completions, one.ranking) for one in judged]
-        watch(fit_reward(model, tokenizer, examples, config), config.epochs * -(-len(examples) // config.batch_size),
-              "reward model", lambda step: f"loss {step['loss']:.3f}, accuracy {step['accuracy']:.0%}")
+        run_steps(fit_reward(model, tokenizer, examples, config),
+                  config.epochs * -(-len(examples) // config.batch_size), "reward model",
+                  lambda step: f"loss {step['loss']:.3f}, accuracy {step['accuracy']:.0%}")
         normalise_on_samples(loop, bench.sft, model, tokenizer)
         save_language_model(model, tokenizer, folder)
     return Judge(*load_reward_model(folder))
@@ -355,7 +360,7 @@ def compared(bench: Bench, judge: Judge) -> dict[str, Any]:
         accuracy[name] = reward_model_metrics(one.model, one.tokenizer, pairs, scale=1.0, panel=False)["accuracy"]
     found: dict[str, Any] = {"accuracy": accuracy, "pairs_test": len(pairs)}
     for name, policy in (("hacked", policy_of(bench, 0.0)), ("sft", bench.sft)):
-        samples = bench.loop.sampled(policy, bench.loop.task.held_out[:bench.sizes.openings], "evaluation")
+        samples = bench.loop.sample(policy, bench.loop.task.held_out[:bench.sizes.openings], "evaluation")
         known = facts(samples, bench.first.of_samples(samples)) | {"refitted": judge.of_samples(samples)}
         found[name] = listed(known)
     return found

@@ -43,8 +43,8 @@ from rlhf_mini.metrics import evaluate_samples
 from rlhf_mini.ppo import Score, start_ppo, train_ppo
 from rlhf_mini.rankings import Ranking, RankingSession, to_pairs
 from rlhf_mini.reward import load_reward_model, pair_accuracy
-from rlhf_mini.run.folder import read_json, write_json
-from rlhf_mini.run.progress import progress, watch
+from rlhf_mini.run.json_files import read_json, write_json
+from rlhf_mini.run.progress import progress, run_steps
 from rlhf_mini.run.tasks import seed_for
 from rlhf_mini.sft import train_sft
 from rlhf_mini.tales import Annotator
@@ -145,7 +145,7 @@ def follow(start: Start, score: Score, seed: int, settings: Settings, title: str
     state = start_ppo(start.sft, config)
     training = train_ppo(state, start.sft, score, encode_prompts(start.tokenizer, prompts), config,
                          start.tokenizer.eos_token_id, pad_id(start.tokenizer))
-    watch(training, config.iterations, title,
+    run_steps(training, config.iterations, title,
           lambda done: f"score {done.stats['score']:+.2f}, KL {done.stats['kl']:.2f}")
     return state.policy.language_model
 
@@ -193,7 +193,7 @@ def storyteller_from_nothing(settings: Settings, folder: Path) -> tuple[Any, Any
     if not folder.exists():
         model, tokenizer = small_gpt2()
         demonstrations = [tales.write(seed_for(8, "other") + i, "train") for i in range(settings.demonstrations)]
-        watch(train_sft(model, tokenizer, demonstrations, settings.other), settings.other.steps, "other checkpoint",
+        run_steps(train_sft(model, tokenizer, demonstrations, settings.other), settings.other.steps, "other checkpoint",
               lambda step: f"loss {step['loss']:.3f}")
         save_language_model(model, tokenizer, folder)
     return load_language_model(folder)

@@ -1,6 +1,7 @@
 """Checks for the exercises of the notebooks: each calls your function on small cases and prints what it found.
 
-`diagnose` does the checking; the other modules hold, for each exercise, its cases and the usual wrong answers.
+`diagnose` runs a check, `calling` calls the student's function, `compare` compares answers, and `exercise` says what an
+exercise is. The other modules hold the exercises: their cases and the usual wrong answers.
 """
 
 from rlhf_mini.checks.advantages import check_gae

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_mini.checks.diagnose import FULL, MASK, Exercise, check
+from rlhf_mini.checks.diagnose import check
+from rlhf_mini.checks.exercise import FULL, MASK, Exercise
 from rlhf_mini.kl import masked_whiten
 from rlhf_mini.ppo import gae
 
@@ -25,7 +26,7 @@ def next_values(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def accumulated(surprise: Tensor, values: Tensor, decay: float) -> Pair:
-    """Surprises summed from the end, each step back weighing `decay` of what follows; and the returns."""
+    """Surprises summed from the end, where each step back multiplies the sum by `decay`; and the returns."""
     advantages = surprise.clone()
     for t in reversed(range(surprise.shape[1] - 1)):
         advantages[:, t] += decay * advantages[:, t + 1]
@@ -95,7 +96,7 @@ def last_dropped(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, la
 
 
 def forwards(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Pair:
-    """it runs forwards: an advantage gathers what comes after its token, so start at the last one"""
+    """it runs forwards: an advantage sums what follows its token, so start at the last token"""
     backwards, _ = accumulated(surprises(rewards, values, mask, gamma).flip(1), values, gamma * lam)
     return backwards.flip(1), backwards.flip(1) + values
 
@@ -107,8 +108,8 @@ def parts_swapped(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, l
 
 
 def returns_whitened(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Pair:
-    """the returns are made from whitened advantages: they lose the scale the values must learn, and here nothing
-    is whitened"""
+    """the returns are made from whitened advantages: they lose the scale that the values must learn, so whiten
+    nothing here"""
     whitened = masked_whiten(gae(rewards, values, mask, gamma, lam)[0], mask)
     return whitened, whitened + values
 

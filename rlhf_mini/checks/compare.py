@@ -1,4 +1,4 @@
-"""Answers compared, slot by slot, and put into words."""
+"""Compare answers slot by slot, on the CPU, and describe them in words."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Case = Mapping[str, Any]  # the arguments by name, in the order in which they are given
-Answer = tuple[Tensor, ...]  # what a function returned on a case, part by part, in double precision
-Answers = Mapping[str, Answer]  # by the name of the case
+Case = Mapping[str, Any]  # the arguments by name, in the order of the call
+Answer = tuple[Tensor, ...]  # the parts that a function returned on a case, in double precision on the CPU
+Answers = Mapping[str, Answer]  # one for each case, by its name
 
 
 def doubles(result: Any) -> Answer:
-    """One or several tensors or numbers as a tuple of tensors in double precision."""
-    several = result if isinstance(result, tuple | list) else (result,)
-    return tuple(torch.as_tensor(part).detach().to(torch.float64) for part in several)
+    """One or several tensors or numbers, from any device, as a tuple of tensors in double precision on the CPU."""
+    parts = result if isinstance(result, tuple | list) else (result,)
+    return tuple(torch.as_tensor(part, device="cpu").detach().to(torch.float64) for part in parts)
 
 
-def same(found: Answer, wanted: Answer, mask: Tensor | None) -> bool:
-    return all(a.shape == b.shape and not differs(a, b, mask).any() for a, b in zip(found, wanted, strict=True))
+def same(found: Answer, expected: Answer, mask: Tensor | None) -> bool:
+    return all(a.shape == b.shape and not differs(a, b, mask).any() for a, b in zip(found, expected, strict=True))
 
 
-def differs(found: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:
-    return at_live(~torch.isclose(found, wanted, rtol=1e-4, atol=1e-5, equal_nan=True), mask)
+def differs(found: Tensor, expected: Tensor, mask: Tensor | None) -> Tensor:
+    return at_live(~torch.isclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True), mask)
 
 
 def at_live(where: Tensor, mask: Tensor | None) -> Tensor:
-    """Only the live slots, if there is one for each."""
+    """`where` on live slots only, if the mask has the same shape."""
     return where & mask if mask is not None and mask.shape == where.shape else where
 
 
 def live_slots(case: Case) -> Tensor | None:
-    """The mask of the case, or what its lengths say, True on live tokens; None if it has neither."""
+    """The mask of the case, or the mask that follows from its lengths, on the CPU; None if it has neither.
+
+    Shapes: -> (B, T) bool, True on live tokens.
+    """
     if "lengths" in case:
-        return torch.arange(case["tokens"].shape[1]) < case["lengths"][:, None]
-    return case.get("mask")
+        return torch.arange(case["tokens"].shape[1], device="cpu") < case["lengths"].cpu()[:, None]
+    return case["mask"].cpu() if "mask" in case else None
 
 
 def located(name: str, part: str = "", place: Sequence[int] = ()) -> str:
-    """The case, the part of the answer and the slot: "With padding, returns, row 1, t = 3"."""
+    """The case, the part of the answer and the slot, as in "With padding, returns, row 1, t = 3"."""
     slot = f"row {place[0]}, t = {place[1]}" if len(place) == 2 else ", ".join(f"position {i}" for i in place)
     return ", ".join(filter(None, [name[0].upper() + name[1:], part, slot]))
 
@@ -52,7 +55,7 @@ def shapes(case: Case) -> str:
 
 
 def kind(x: Any) -> str:
-    """The type of a thing, with its article."""
+    """The type of an object, with its article."""
     if isinstance(x, tuple | list):
         return f"a {type(x).__name__} of {len(x)}"
     if isinstance(x, np.ndarray | np.generic):

@@ -1,4 +1,4 @@
-"""Exercises on the KL from the reference: its estimate k3, and the reward that holds it."""
+"""Exercises on the KL from the reference: its estimate k3, and its place in the reward."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from rlhf_mini import kl
-from rlhf_mini.checks.diagnose import FULL, MASK, Exercise, check
+from rlhf_mini.checks.diagnose import check
+from rlhf_mini.checks.exercise import FULL, MASK, Exercise
 from rlhf_mini.ppo import shaped_rewards
 
 
@@ -99,9 +100,9 @@ K3 = Exercise(
 # --- shaped reward ----------------------------------------------------------------------------------------------
 
 
-def put(score: Tensor, place: Tensor, mask: Tensor) -> Tensor:
+def place_score(score: Tensor, place: Tensor, mask: Tensor) -> Tensor:
     """The score (B,) in one column of each row, place (B,), and 0 elsewhere: (B, T)."""
-    return torch.zeros(mask.shape).scatter(1, place[:, None], score[:, None])
+    return torch.zeros(mask.shape, device=score.device).scatter(1, place[:, None], score[:, None])
 
 
 def penalty(logp: Tensor, logp_ref: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
@@ -111,26 +112,26 @@ def penalty(logp: Tensor, logp_ref: Tensor, mask: Tensor, kl_coef: float) -> Ten
 def score_in_last_column(score: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
     """the score stands in the last column: it belongs on the last live token of each row, before the padding"""
     place = torch.full_like(mask[:, 0], mask.shape[1] - 1, dtype=torch.long)
-    return put(score, place, mask) + penalty(logp, logp_ref, mask, kl_coef)
+    return place_score(score, place, mask) + penalty(logp, logp_ref, mask, kl_coef)
 
 
 def score_one_early(score: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
     """off by one: the score stands on the token before the last live one, not on the last (the EOS)"""
-    return put(score, (mask.sum(1) - 2).clamp(min=0), mask) + penalty(logp, logp_ref, mask, kl_coef)
+    return place_score(score, (mask.sum(1) - 2).clamp(min=0), mask) + penalty(logp, logp_ref, mask, kl_coef)
 
 
 def score_on_first(score: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
     """the score stands on the first token: it belongs on the last live one"""
-    return put(score, torch.zeros_like(mask.sum(1)), mask) + penalty(logp, logp_ref, mask, kl_coef)
+    return place_score(score, torch.zeros_like(mask.sum(1)), mask) + penalty(logp, logp_ref, mask, kl_coef)
 
 
 def score_on_every_token(score: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """the score stands on every token: it is given once, on the last live token"""
+    """the score stands on every token: add it once, on the last live token"""
     return score[:, None] * mask + penalty(logp, logp_ref, mask, kl_coef)
 
 
 def score_spread(score: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """the score is spread over the tokens: it is given whole, on the last live token"""
+    """the score is spread over the tokens: add all of it on the last live token"""
     return (score / mask.sum(1))[:, None] * mask + penalty(logp, logp_ref, mask, kl_coef)
 
 
@@ -141,12 +142,12 @@ def score_missing(score: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, k
 
 def score_replaces_penalty(score: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
     """the score replaces the last token's KL cost: add it to that (+= instead of =)"""
-    scores = put(score, mask.sum(1) - 1, mask)
+    scores = place_score(score, mask.sum(1) - 1, mask)
     return torch.where(scores != 0, scores, penalty(logp, logp_ref, mask, kl_coef))
 
 
 def kl_rewarded(score: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """the sign of the KL is wrong (or its log ratio the wrong way round): what leaves the reference should cost"""
+    """the sign of the KL is wrong (or its log ratio the wrong way round): tokens that the policy prefers should cost"""
     return shaped_rewards(score, logp_ref, logp, mask, kl_coef)
 
 
@@ -166,12 +167,12 @@ def penalty_missing(score: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor,
 
 
 def penalty_at_the_end(score: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """the whole ending's KL stands on the last token: each token pays for its own"""
-    return put(score + penalty(logp, logp_ref, mask, kl_coef).sum(1), mask.sum(1) - 1, mask)
+    """the whole ending's KL stands on the last token: each token should carry its own"""
+    return place_score(score + penalty(logp, logp_ref, mask, kl_coef).sum(1), mask.sum(1) - 1, mask)
 
 
 def penalty_k3(score: Tensor, logp: Tensor, logp_ref: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """the KL is estimated by k3: in the reward stands k1, logp - logp_ref"""
+    """the KL is estimated by k3: the reward uses k1, logp - logp_ref"""
     return shaped_rewards(score, k3(logp, logp_ref), torch.zeros_like(logp), mask, kl_coef)
 
 

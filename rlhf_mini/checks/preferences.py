@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlhf_mini.checks.diagnose import Exercise, check
+from rlhf_mini.checks.diagnose import check
+from rlhf_mini.checks.exercise import Exercise
 from rlhf_mini.reward import bradley_terry_loss, plackett_luce_loss
 
-Ranking = Sequence[Sequence[int]]
+TieGroups = Sequence[Sequence[int]]
 
 
 def check_pair_loss(function: Any) -> None:
@@ -30,12 +31,12 @@ def check_plackett_luce(function: Any) -> None:
 
 
 def swapped(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """chosen and rejected are swapped: the loss must fall as the chosen one's score rises"""
+    """chosen and rejected are swapped: the loss must fall when the score of the chosen one rises"""
     return bradley_terry_loss(rejected, chosen)
 
 
 def log_missing(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """this is the probability itself: its logarithm, and a minus sign, are missing"""
+    """this is the probability itself: the logarithm and the minus sign are missing"""
     return torch.sigmoid(chosen - rejected).mean()
 
 
@@ -80,7 +81,7 @@ def hinge(chosen: Tensor, rejected: Tensor) -> Tensor:
 
 
 def sigmoid_of_each(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """the sigmoid is taken of each score by itself: take it of the difference, for only differences mean anything"""
+    """the sigmoid is taken of each score by itself: take it of the difference, which alone has a meaning"""
     return (F.logsigmoid(rejected) - F.logsigmoid(chosen)).mean()
 
 
@@ -110,78 +111,78 @@ PAIR_LOSS = Exercise(
 # --- rankings ---------------------------------------------------------------------------------------------------
 
 
-def choices(scores: Tensor, ranking: Ranking, ties_compete: bool = False, itself: bool = True) -> list[Tensor]:
-    """The loss of each choice in turn, best first: ln of the sum of exp over all still in the race, less its own."""
+def choices(scores: Tensor, ranking: TieGroups, ties_compete: bool = False, itself: bool = True) -> list[Tensor]:
+    """The loss of each choice, best first: the logsumexp of the remaining scores, minus the score of the chosen one."""
     losses = []
     for depth, group in enumerate(ranking):
         below = [k for later in ranking[depth + 1:] for k in later]
         for i in group:
-            race = below + (list(group) if ties_compete else [i] if itself else [])
-            if race:
-                losses.append(scores[race].logsumexp(0) - scores[i])
+            remaining = below + (list(group) if ties_compete else [i] if itself else [])
+            if remaining:
+                losses.append(scores[remaining].logsumexp(0) - scores[i])
     return losses
 
 
-def ties_compete(scores: Tensor, ranking: Ranking) -> Tensor:
-    """members of a tie group compete with each other: each should meet only itself and what is ranked strictly below"""
+def ties_compete(scores: Tensor, ranking: TieGroups) -> Tensor:
+    """members of a tie group compete with each other: each should compete with itself and those strictly below"""
     return torch.stack(choices(scores, ranking, ties_compete=True)).sum()
 
 
-def ties_in_order(scores: Tensor, ranking: Ranking) -> Tensor:
+def ties_in_order(scores: Tensor, ranking: TieGroups) -> Tensor:
     """the ties are ignored: a group was read as if its members were ranked in the order in which they are listed"""
     return plackett_luce_loss(scores, [[i] for group in ranking for i in group])
 
 
-def only_the_next(scores: Tensor, ranking: Ranking) -> Tensor:
-    """each one meets only the next group: everything ranked below it is still in the race, down to the last"""
+def only_the_next(scores: Tensor, ranking: TieGroups) -> Tensor:
+    """each one competes only with the next group: it should compete with everything ranked below it"""
     pairs = [ranking[k:k + 2] for k in range(len(ranking))]
     return torch.stack([scores[[i, *(pair[1] if len(pair) > 1 else [])]].logsumexp(0) - scores[i]
                         for pair in pairs for i in pair[0]]).sum()
 
 
-def only_the_best(scores: Tensor, ranking: Ranking) -> Tensor:
-    """only the first choice is counted: the lower ranked ones are choices too, among those that are left"""
+def only_the_best(scores: Tensor, ranking: TieGroups) -> Tensor:
+    """only the first choice is counted: the lower ranks are choices too, each among those that remain"""
     return torch.stack(choices(scores, ranking)[:len(ranking[0])]).sum()
 
 
-def nobody_leaves(scores: Tensor, ranking: Ranking) -> Tensor:
-    """every choice is made among all completions: those ranked above it are out of the race"""
+def nobody_removed(scores: Tensor, ranking: TieGroups) -> Tensor:
+    """every choice is made among all completions: leave out those ranked above"""
     return (scores.logsumexp(0) - scores).sum()
 
 
-def itself_missing(scores: Tensor, ranking: Ranking) -> Tensor:
-    """the chosen one is missing from its own race: the denominator holds it as well as everything ranked below"""
+def itself_missing(scores: Tensor, ranking: TieGroups) -> Tensor:
+    """the chosen one is missing from its own denominator: sum over it and everything ranked below"""
     return sum(choices(scores, ranking, itself=False), scores.sum() * 0)
 
 
-def worst_first(scores: Tensor, ranking: Ranking) -> Tensor:
+def worst_first(scores: Tensor, ranking: TieGroups) -> Tensor:
     """the ranking is read worst first: ranking[0] holds the best"""
     return plackett_luce_loss(scores, ranking[::-1])
 
 
-def own_order(scores: Tensor, ranking: Ranking) -> Tensor:
-    """the scores are taken in their own order: the ranking holds indices, and scores[i] is what i scored"""
+def own_order(scores: Tensor, ranking: TieGroups) -> Tensor:
+    """the scores are taken in their own order: the ranking holds indices, and scores[i] is the score of completion i"""
     order = iter(range(len(scores)))
     return plackett_luce_loss(scores, [[next(order) for _ in group] for group in ranking])
 
 
-def choices_averaged(scores: Tensor, ranking: Ranking) -> Tensor:
+def choices_averaged(scores: Tensor, ranking: TieGroups) -> Tensor:
     """this is the mean over the completions: a ranking's log-probability is the sum of its choices"""
     return plackett_luce_loss(scores, ranking) / len(scores)
 
 
-def ranking_minus_missing(scores: Tensor, ranking: Ranking) -> Tensor:
+def ranking_minus_missing(scores: Tensor, ranking: TieGroups) -> Tensor:
     """the sign is wrong: this is the log-probability, and the loss is its negative"""
     return -plackett_luce_loss(scores, ranking)
 
 
-def ranking_in_bits(scores: Tensor, ranking: Ranking) -> Tensor:
+def ranking_in_bits(scores: Tensor, ranking: TieGroups) -> Tensor:
     """the logarithm has base 2: these are bits, take the natural one"""
     return plackett_luce_loss(scores, ranking) / math.log(2)
 
 
-def all_pairs(scores: Tensor, ranking: Ranking) -> Tensor:
-    """this is the sum of the pair losses: Plackett-Luce makes one choice among all that are left, not many duels"""
+def all_pairs(scores: Tensor, ranking: TieGroups) -> Tensor:
+    """this is the sum of the pair losses: Plackett-Luce makes one choice among all that remain, not one a pair"""
     return sum((F.softplus(scores[k] - scores[i]) for depth, group in enumerate(ranking) for i in group
                 for later in ranking[depth + 1:] for k in later), scores.sum() * 0)
 
@@ -191,7 +192,7 @@ SCORES = torch.tensor([0.5, 2.0, -1.0, 1.2])
 PLACKETT_LUCE = Exercise(
     name="Plackett-Luce",
     right=plackett_luce_loss,
-    mistakes=[ties_compete, ties_in_order, only_the_next, only_the_best, nobody_leaves, itself_missing, worst_first,
+    mistakes=[ties_compete, ties_in_order, only_the_next, only_the_best, nobody_removed, itself_missing, worst_first,
               own_order, choices_averaged, ranking_minus_missing, ranking_in_bits, all_pairs],
     cases={
         "with two completions": {"scores": torch.tensor([0.3, 1.4]), "ranking": [[1], [0]]},

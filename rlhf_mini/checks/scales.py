@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf_mini.checks.diagnose import FULL, MASK, Exercise, check
+from rlhf_mini.checks.diagnose import check
+from rlhf_mini.checks.exercise import FULL, MASK, Exercise
 from rlhf_mini.kl import masked_whiten
 from rlhf_mini.ppo import adapt_kl_coef
 
@@ -26,7 +27,7 @@ def check_adapt_kl_coef(function: Any) -> None:
 
 
 def whitened(x: Tensor, mask: Tensor, correction: int = 1, shift: float = 1.0, power: float = 0.5) -> Tensor:
-    """Live tokens less `shift` times their mean, divided by a power of their variance."""
+    """Live tokens minus `shift` times their mean, divided by a power of their variance."""
     return (x - shift * x[mask].mean()) / (x[mask].var(correction=correction) + 1e-8) ** power
 
 
@@ -94,7 +95,7 @@ def clipped(error: float, low: float = -0.2, high: float = 0.2) -> float:
 
 
 def unclipped(kl_coef: float, kl: float, target: float, episodes: int, horizon: int) -> float:
-    """the error is not clipped: it stays between -0.2 and 0.2, so that one odd batch cannot throw it"""
+    """the error is not clipped: clip it to [-0.2, 0.2], so that one unusual batch changes the coefficient little"""
     return kl_coef * (1 + (kl / target - 1) * episodes / horizon)
 
 
@@ -134,7 +135,7 @@ def not_relative(kl_coef: float, kl: float, target: float, episodes: int, horizo
 
 
 def horizon_forgotten(kl_coef: float, kl: float, target: float, episodes: int, horizon: int) -> float:
-    """episodes / horizon is missing: the error counts only for the share of the horizon that has passed"""
+    """episodes / horizon is missing: multiply the error by the share of the horizon that has passed"""
     return kl_coef * (1 + clipped(kl / target - 1))
 
 

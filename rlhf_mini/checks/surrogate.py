@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlhf_mini.checks.diagnose import FULL, MASK, Exercise, check
+from rlhf_mini.checks.diagnose import check
+from rlhf_mini.checks.exercise import FULL, MASK, Exercise
 from rlhf_mini.kl import masked_mean, masked_whiten
 from rlhf_mini.ppo import policy_loss
 
@@ -30,7 +31,7 @@ def tokenwise(logp: Tensor, logp_old: Tensor, advantages: Tensor, clip: float) -
 
 def minimum_of_losses(logp: Tensor, logp_old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> Tensor:
     """it takes the minimum of the two losses: take the maximum (the minimum belongs to the surrogate before its
-    sign is turned)"""
+    sign is changed)"""
     return masked_mean(torch.minimum(*surrogates(logp, logp_old, advantages, clip)), mask)
 
 
@@ -50,7 +51,7 @@ def never_clipped(logp: Tensor, logp_old: Tensor, advantages: Tensor, mask: Tens
 
 
 def maximum_missing(logp: Tensor, logp_old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """only the clipped loss is taken: take the maximum of clipped and unclipped, or mistakes are never undone"""
+    """only the clipped loss is taken: take the maximum of both, or a step that went too far is never corrected"""
     return masked_mean(surrogates(logp, logp_old, advantages, clip)[1], mask)
 
 
@@ -103,13 +104,13 @@ def loss_last_dropped(logp: Tensor, logp_old: Tensor, advantages: Tensor, mask: 
 
 
 def whitened_again(logp: Tensor, logp_old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """the advantages are whitened here: they come as they should be, whitened or not"""
+    """the advantages are whitened here: use them as they are given"""
     return policy_loss(logp, logp_old, masked_whiten(advantages, mask), mask, clip)
 
 
 OLD = torch.tensor([[-0.5, -1.2, -3.0, -2.0], [-0.4, -2.0, -0.7, -1.5], [-0.9, -5.0, -3.0, -4.0]])
 MOVED = torch.tensor([[0.5, -0.6, 0.1, 3.0], [-0.05, 0.3, -0.4, 0.15], [0.35, -2.0, 2.0, 1.0]])
-WORTH = torch.tensor([[1.0, 0.5, -2.0, 20.0], [-1.5, -0.7, -1.2, 0.8], [2.0, -9.0, 7.0, 30.0]])
+ADVANTAGES = torch.tensor([[1.0, 0.5, -2.0, 20.0], [-1.5, -0.7, -1.2, 0.8], [2.0, -9.0, 7.0, 30.0]])
 
 POLICY_LOSS = Exercise(
     name="policy loss",
@@ -119,9 +120,9 @@ POLICY_LOSS = Exercise(
               loss_mean_over_slots, loss_last_dropped, whitened_again],
     cases={
         "without padding": {"logp": OLD[:2] + MOVED[:2].clamp(-0.5, 0.5), "logp_old": OLD[:2],
-                            "advantages": WORTH[:2].clamp(-2, 2), "mask": FULL, "clip": 0.2},
-        "with padding": {"logp": OLD + MOVED, "logp_old": OLD, "advantages": WORTH, "mask": MASK, "clip": 0.2},
-        "with clip 0.1": {"logp": OLD - MOVED, "logp_old": OLD, "advantages": WORTH, "mask": MASK, "clip": 0.1},
+                            "advantages": ADVANTAGES[:2].clamp(-2, 2), "mask": FULL, "clip": 0.2},
+        "with padding": {"logp": OLD + MOVED, "logp_old": OLD, "advantages": ADVANTAGES, "mask": MASK, "clip": 0.2},
+        "with clip 0.1": {"logp": OLD - MOVED, "logp_old": OLD, "advantages": ADVANTAGES, "mask": MASK, "clip": 0.1},
     },
     gradient=True,
 )

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlhf_mini.checks.diagnose import Exercise, check
+from rlhf_mini.checks.diagnose import check
+from rlhf_mini.checks.exercise import Exercise
 from rlhf_mini.kl import token_logprobs
 
 
 def check_token_logprobs(function: Any) -> None:
-    """Check f(logits, tokens, temperature): the log-probability of each token, (B, T), where nothing is shifted."""
+    """Check f(logits, tokens, temperature): the log-probability of each token, (B, T), without a shift."""
     check(TOKEN_LOGPROBS, function)
 
 
@@ -60,12 +61,12 @@ def surprisals(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
 
 
 def softmax_over_time(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
-    """the softmax runs over the positions instead of the vocabulary: it wants the last dimension, dim=-1"""
+    """the softmax runs over the positions instead of the vocabulary: use the last dimension, dim=-1"""
     return gathered((logits / temperature).log_softmax(1), tokens)
 
 
 def likeliest(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
-    """this is the likeliest token's log-probability: pick the one of the token that was really drawn"""
+    """this is the likeliest token's log-probability: take that of the token that was sampled"""
     return (logits / temperature).log_softmax(-1).amax(-1)
 
 
@@ -117,8 +118,8 @@ def next_token_losses(logits: Tensor, tokens: Tensor, starts: Any, ends: Any) ->
 
 def between(tokens: Tensor, starts: Any, ends: Any) -> Tensor:
     """Whether each position lies from `starts` to before `ends`. Shapes: -> (B, L) bool."""
-    starts, ends = torch.as_tensor(starts), torch.as_tensor(ends)
-    position = torch.arange(tokens.shape[1])
+    starts, ends = (torch.as_tensor(bound, device=tokens.device) for bound in (starts, ends))
+    position = torch.arange(tokens.shape[1], device=tokens.device)
     return ((position >= starts[..., None]) & (position < ends[..., None])).expand(tokens.shape)
 
 
@@ -159,7 +160,7 @@ def not_shifted(logits: Tensor, tokens: Tensor, prompt_lengths: Tensor, lengths:
 
 
 def mask_not_shifted(logits: Tensor, tokens: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
-    """the mask belongs to the predicted tokens: it was laid over the logits' positions, one too late"""
+    """the mask belongs to the predicted tokens: here it masks the positions of the logits, one too late"""
     learnt = between(tokens, prompt_lengths, lengths)[:, :-1]
     return F.cross_entropy(logits[:, :-1][learnt], tokens[:, 1:][learnt])
 

@@ -1,26 +1,25 @@
-"""Judgements of completions: the record, a store that loses nothing, the session, and what follows.
+"""Judgements of completions: the record, the durable store, the session, and what is computed from them.
 
     store = RankingStore("my_rankings", "Ada")
     session = RankingSession([("A prompt.", ["One ending.", "Another."])], "Ada", store, seed=0)
-    session.current.shown       # the completions as a person sees them
-    session.submit([[1], [0]])  # positions in tie groups, best first; on disk when it returns
-    to_pairs(store.records())  # [(prompt, chosen, rejected)]
+    session.current.shown       # the completions in the order of the screen
+    session.submit([[1], [0]])  # tie groups of positions, best first; the record is on the disk when it returns
+    to_pairs(store.records())   # [(prompt, chosen, rejected)]
 
 Nothing here imports torch.
 """
 
-from rlhf_mini.rankings.comparison import Agreement, Annotator, Figure, agreement
+from rlhf_mini.rankings.comparison import Agreement, AnnotatorSummary, Statistic, agreement
 from rlhf_mini.rankings.durable import NotSavedError, RankingFileWarning
 from rlhf_mini.rankings.interchange import from_dataset, load_preferences, split_conversations, to_dataset
-from rlhf_mini.rankings.judgements import chronological, current, each_once, to_pairs
+from rlhf_mini.rankings.judgements import chronological, current, to_pairs, unique_by_id
 from rlhf_mini.rankings.record import Ranking, ranking_from_ratings
 from rlhf_mini.rankings.session import Item, Progress, RankingSession, answer
 from rlhf_mini.rankings.store import RankingStore, load_rankings, merge, save_rankings
 
 __all__ = [
     "Agreement",
-    "Annotator",
-    "Figure",
+    "AnnotatorSummary",
     "Item",
     "NotSavedError",
     "Progress",
@@ -28,11 +27,11 @@ __all__ = [
     "RankingFileWarning",
     "RankingSession",
     "RankingStore",
+    "Statistic",
     "agreement",
     "answer",
     "chronological",
     "current",
-    "each_once",
     "from_dataset",
     "load_preferences",
     "load_rankings",
@@ -42,4 +41,5 @@ __all__ = [
     "split_conversations",
     "to_dataset",
     "to_pairs",
+    "unique_by_id",
 ]

@@ -1,4 +1,4 @@
-"""What a history of records amounts to: the judgements that hold now, and the preference pairs in them."""
+"""From a history of records to the current judgements, and to the preference pairs in them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rlhf_mini.rankings.record import Ranking
 
 
 def current(records: Iterable[Ranking | Mapping[str, Any]]) -> list[Ranking]:
-    """The records that hold now: undo applied, the latest for each annotator, prompt and completions.
+    """The current records: undo applied, the latest for each annotator, prompt and completions, oldest first.
 
-    They come oldest first. A skip holds for its item as an answer does, with an empty ranking. An undo takes
-    back a record of its own annotator only, and can itself be undone.
+    A skip counts as an answer with an empty ranking. An undo affects only records of its own annotator, and can
+    itself be undone.
     """
-    history = chronological(each_once(_as_ranking(record) for record in records))
+    history = chronological(unique_by_id(_as_ranking(record) for record in records))
     undone: set[tuple[str, str | None]] = set()
     for record in reversed(history):
         if record.kind == "undo" and (record.annotator, record.id) not in undone:
@@ -26,15 +26,15 @@ def current(records: Iterable[Ranking | Mapping[str, Any]]) -> list[Ranking]:
     latest: dict[Any, Ranking] = {}
     for record in history:
         if record.kind != "undo" and (record.annotator, record.id) not in undone:
-            latest.pop((record.annotator, record.item), None)  # so that the order is that of the latest
+            latest.pop((record.annotator, record.item), None)  # the order is that of the latest records
             latest[record.annotator, record.item] = record
     return list(latest.values())
 
 
 def to_pairs(records: Iterable[Ranking | Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """(prompt, chosen, rejected) for every two completions of a current ranking that do not tie.
+    """(prompt, chosen, rejected) for every two completions of a current ranking that are not tied.
 
-    Two completions with the same text tie, wherever they were ranked.
+    Two completions with the same text count as tied, wherever they were ranked.
     """
     return [(record.prompt, record.completions[better], record.completions[worse])
             for record in current(records)
@@ -44,8 +44,8 @@ def to_pairs(records: Iterable[Ranking | Mapping[str, Any]]) -> list[tuple[str, 
             if record.completions[better] != record.completions[worse]]
 
 
-def each_once(records: Iterable[Ranking]) -> list[Ranking]:
-    """The records with each id once, the first of them; a warning where two that share an id differ."""
+def unique_by_id(records: Iterable[Ranking]) -> list[Ranking]:
+    """The first record of each id; warns where two different records have the same id."""
     seen: dict[str, Ranking] = {}
     for record in records:
         if seen.setdefault(record.id, record) != record:
@@ -56,7 +56,7 @@ def each_once(records: Iterable[Ranking]) -> list[Ranking]:
 
 
 def chronological(records: Iterable[Ranking]) -> list[Ranking]:
-    """The records in order of time; within one session the order given, whatever its clock did meanwhile."""
+    """The records in order of time; records of one session keep the given order, even if its clock was set back."""
     latest: dict[tuple[str, str], datetime] = {}
     keyed = []
     for record in records:

@@ -24,7 +24,7 @@ class Ranking:
 
     `shown_order[i]` is the completion shown at position i (empty: not known). `ranking` holds tie groups of
     completion indices, best first; for a rating it follows from `ratings`, 1 to 7 for each completion.
-    `undoes` is the id of the record that an undo takes back. Fields that are not ours are kept in `extra`.
+    `undoes` is the id of the record that an undo takes back. Fields outside the format are kept in `extra`.
     Units: `seconds` from showing to answering.
     Raises: InputError, one line, for a value that does not fit the format.
     """
@@ -89,24 +89,24 @@ class Ranking:
         if self.kind == "undo":
             self._require("undoes", "the id of the record that is undone", is_name(self.undoes))
         for name, kinds in _ONLY_FOR.items():
-            self._require(name, f'it with kind {" or ".join(kinds)} only', self.kind in kinds
+            self._require(name, f'it only with the kind {" or ".join(kinds)}', self.kind in kinds
                           or not getattr(self, name))
 
-    def _require(self, name: str, wanted: str, ok: bool) -> None:
+    def _require(self, name: str, expected: str, ok: bool) -> None:
         if not ok:
-            raise InputError(f'"{name}" is {reprlib.repr(getattr(self, name))}: give {wanted}')
+            raise InputError(f'"{name}" is {reprlib.repr(getattr(self, name))}: give {expected}')
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
     @property
     def item(self) -> tuple[str, tuple[str, ...]]:
-        """What was judged: the prompt and the completions, in whatever order they are listed."""
+        """What was judged: the prompt, and the completions in sorted order."""
         return item_key(self.prompt, self.completions)
 
     @property
     def time(self) -> datetime | None:
-        """The timestamp with its zone (UTC where it names none), None if it is not known."""
+        """The timestamp with its time zone (UTC where it has none); None if it is not known."""
         try:
             time = datetime.fromisoformat(self.timestamp)
         except (TypeError, ValueError):
@@ -115,13 +115,13 @@ class Ranking:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Ranking:
-        """A record from the fields of a ranking file; a field that is null counts as absent."""
+        """A record from the fields of a ranking file; a field that is null counts as missing."""
         given = {name: value for name, value in values.items() if value is not None}
         for name in ("id", "annotator"):
             if name not in given:
-                raise InputError(f'no "{name}": every record needs one')
-        known = {name: value for name, value in given.items() if name in _FIELDS}
-        return cls(**known, extra={name: value for name, value in values.items() if name not in _FIELDS})
+                raise InputError(f'there is no "{name}": every record needs one')
+        own = {name: value for name, value in given.items() if name in _FIELDS}
+        return cls(**own, extra={name: value for name, value in values.items() if name not in _FIELDS})
 
     def to_line(self) -> bytes:
         """The record as one line of JSON in UTF-8, with its newline."""
@@ -136,7 +136,7 @@ _FIELDS = {entry.name: entry for entry in fields(Ranking) if entry.name != "extr
 
 
 def parse_line(line: bytes) -> Ranking:
-    """The record that one line of a ranking file holds. Raises: InputError if it holds none."""
+    """The record in one line of a ranking file. Raises: InputError if the line is not a record."""
     try:
         values = _decode(line)
     except (ValueError, RecursionError) as error:
@@ -147,7 +147,7 @@ def parse_line(line: bytes) -> Ranking:
 
 
 def is_json(line: bytes) -> bool:
-    """Whether a line is whole, be it a record or not: what was cut off while it was written no longer parses."""
+    """Whether a line is whole, even if it is not a record: a line that was cut off is not valid JSON."""
     try:
         _decode(line)
     except (ValueError, RecursionError):
@@ -156,12 +156,12 @@ def is_json(line: bytes) -> bool:
 
 
 def _decode(line: bytes) -> Any:
-    """Some editors put a byte-order mark before the first line."""
-    return json.loads(line.decode().removeprefix("\ufeff"), parse_constant=_refuse, parse_float=_finite)
+    text = line.decode().removeprefix("\ufeff")  # some editors put a byte-order mark before the first line
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
 
 
 def item_key(prompt: str, completions: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """What makes two items the same: the prompt and the completions, in whatever order they are listed."""
+    """Equal for two items with the same prompt and the same completions, in any order."""
     return prompt, tuple(sorted(completions))
 
 
@@ -184,7 +184,7 @@ def are_ratings(ratings: Any, count: int) -> bool:
 
 
 def is_name(value: Any) -> bool:
-    """Whether `value` is a text that holds more than white space."""
+    """Whether `value` is a text with more than white space in it."""
     return isinstance(value, str) and value.strip() != ""
 
 
@@ -200,12 +200,12 @@ def _is_list(value: Any) -> bool:
 def _encode(values: dict[str, Any]) -> bytes:
     try:
         return json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair: UTF-8 has no place for it, an escape has
+    except UnicodeEncodeError:  # an unpaired surrogate: UTF-8 cannot encode it, an escape can
         return json.dumps(values, allow_nan=False).encode("ascii")
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _finite(digits: str) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rlhf_mini.errors import InputError
 from rlhf_mini.rankings.durable import (
-    Damage,
+    DamagedLine,
     NotSavedError,
     RankingFileWarning,
     append_line,
@@ -23,17 +23,17 @@ from rlhf_mini.rankings.durable import (
     read_lines,
     sync_file,
 )
-from rlhf_mini.rankings.judgements import chronological, current, each_once
+from rlhf_mini.rankings.judgements import chronological, current, unique_by_id
 from rlhf_mini.rankings.record import Ranking, is_name
 
 Source = str | os.PathLike[str]
 
 
 class RankingStore:
-    """The records of all annotators in one folder, to which this annotator adds.
+    """A folder with the records of all annotators; one store appends the records of one annotator.
 
-    Any number of stores, in any number of processes, may use one folder. A name is free text and never a
-    path: files are called after hashes of annotator and session.
+    Any number of stores, in any number of processes, may use one folder. A name may be any text, because it is
+    never part of a path: a file's name is made of hashes of annotator and session.
     """
 
     def __init__(self, folder: Source, annotator: str) -> None:
@@ -41,13 +41,13 @@ class RankingStore:
             raise InputError(f"annotator is {annotator!r}: give a name, in any language")
         self.folder = Path(folder)
         self.annotator = annotator
-        self._unsynced: set[Path] | None = None  # a set while in a batch
+        self._unsynced: set[Path] | None = None  # files to sync at the end of a batch; None outside a batch
 
     def append(self, record: Ranking | Mapping[str, Any]) -> Ranking:
-        """Add a record; when this returns, it is on the disk. Returns the record as stored.
+        """Append a record, which is on the disk on return. Returns the record as stored.
 
-        A mapping may leave out `id`, `annotator` and `timestamp`, which are then filled in.
-        Raises: InputError if it is no record of this annotator; NotSavedError (an OSError) if not saved.
+        In a mapping, missing `id`, `annotator` and `timestamp` are filled in.
+        Raises: InputError if it is not a record of this annotator; NotSavedError (an OSError) if it is not saved.
         """
         ranking = record if isinstance(record, Ranking) else Ranking.from_mapping(self._filled_in(record))
         if ranking.annotator != self.annotator:
@@ -62,7 +62,7 @@ class RankingStore:
     def records(self) -> list[Ranking]:
         """Every annotator's whole history in the folder, each id once, oldest first.
 
-        A line that is no record gives a RankingFileWarning with file and line; all others load.
+        A line that is not a record gives a RankingFileWarning with file and line; all others are read.
         Raises: OSError if the folder or a file in it cannot be read.
         """
         records = []
@@ -71,7 +71,7 @@ class RankingStore:
             records += found
             for damage in damages:
                 _warn(damage)
-        return chronological(each_once(records))
+        return chronological(unique_by_id(records))
 
     def _files(self) -> list[Path]:
         try:
@@ -85,7 +85,7 @@ class RankingStore:
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
-        """Sync once, at the end, not after every record: for simulated annotators, who can be asked again."""
+        """Sync once, at the end, instead of after every record: simulated annotators can be asked again."""
         if self._unsynced is not None:
             yield  # the outer batch syncs
             return
@@ -103,17 +103,17 @@ class RankingStore:
 
 
 def load_rankings(paths: Source | Iterable[Source]) -> list[Ranking]:
-    """The records of ranking files, each id once, oldest first; at least one is a judgement that holds.
+    """The records of ranking files, each id once, oldest first.
 
     A last line that was cut off is left out with a RankingFileWarning.
     Raises: InputError, one line, for a file that is missing, empty or damaged (it names the line), and where
-    every judgement is undone.
+    every judgement is skipped or undone.
     """
     files = _as_paths(paths)
     records = _read_files(files)
     if not any(record.ranking for record in current(records)):
-        raise InputError(f"no ranking holds in {', '.join(map(str, files))}: all are skipped or undone; "
-                         "give a file with rankings")
+        raise InputError(f"there is no current ranking in {', '.join(map(str, files))}: all are skipped or "
+                         "undone; give a file with rankings")
     return records
 
 
@@ -124,11 +124,11 @@ def save_rankings(records: Iterable[Ranking], out: Source) -> None:
     except NotSavedError as error:
         if error.errno != errno.EEXIST:
             raise
-        raise InputError(f"{out} exists and is never overwritten: give a new name") from error
+        raise InputError(f"{out} exists and is not overwritten: give a new name") from error
 
 
 def merge(paths: Source | Iterable[Source], out: Source) -> list[Ranking]:
-    """Pool ranking files, of many annotators, into a new one, each id once; returns the pooled records.
+    """Pool ranking files of several annotators into a new one, each id once; returns the pooled records.
 
     Raises: InputError, one line, for a file that is missing, empty or damaged, or if `out` exists.
     """
@@ -148,8 +148,8 @@ def _as_paths(paths: Source | Iterable[Source]) -> list[Path]:
 
 def _read_files(paths: list[Path]) -> list[Ranking]:
     if not paths:
-        raise InputError("no ranking file is given: name at least one")
-    return chronological(each_once(record for path in paths for record in _read_file(path)))
+        raise InputError("there is no ranking file: give at least one")
+    return chronological(unique_by_id(record for path in paths for record in _read_file(path)))
 
 
 def _read_file(path: Path) -> list[Ranking]:
@@ -160,15 +160,15 @@ def _read_file(path: Path) -> list[Ranking]:
         raise InputError(f"ranking file {path} cannot be read ({error.strerror}): {hint}") from error
     harmful = [damage for damage in damages if not damage.torn]
     if harmful:
-        raise InputError(f"ranking file {harmful[0]}; mend or remove this line")
+        raise InputError(f"ranking file {harmful[0]}; fix or remove this line")
     if not records:
-        raise InputError(f"ranking file {path} holds no records: give a JSON Lines file with rankings")
+        raise InputError(f"ranking file {path} has no records: give a JSON Lines file with rankings")
     for torn in damages:
         _warn(torn)
     return records
 
 
-def _warn(damage: Damage) -> None:
+def _warn(damage: DamagedLine) -> None:
     warnings.warn(f"{damage}; this line is left out", RankingFileWarning, stacklevel=3)
 
 

@@ -1,4 +1,4 @@
-"""The page that a run leaves behind."""
+"""The report of a run, one HTML page."""
 
 from rlhf_mini.report.report import write_report
 

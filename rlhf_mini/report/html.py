@@ -1,4 +1,4 @@
-"""A page that the text in it cannot break: HTML that escapes by construction, figures as inline SVG."""
+"""HTML in which every text is escaped, and figures as inline SVG."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from matplotlib.figure import Figure
 
 
 class Html(str):
-    """Markup made by this module; any other string is text, and is escaped on its way into a tag."""
+    """Markup made by this module; any other string is text, which `tag` and `join` escape."""
 
 
 def tag(name: str, *children: object, **attributes: str) -> Html:
     """An element around its children; `class_` and `aria_label` are written `class` and `aria-label`."""
-    written = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
+    pairs = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
                       for key, value in attributes.items())
-    return Html(f"<{name}{written}>{join(*children)}</{name}>")
+    return Html(f"<{name}{pairs}>{join(*children)}</{name}>")
 
 
 def join(*parts: object) -> Html:
-    """Parts in a row, text escaped and markup left as it is."""
+    """The parts in a row; text is escaped, markup is not."""
     return Html("".join(part if isinstance(part, Html) else escape(str(part)) for part in parts))
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> Html:
-    """A figure as an <svg> element that fetches nothing; `name` keeps its ids apart from other figures'."""
+    """A figure as an <svg> element that loads nothing; `name` makes its ids different from other figures' ids."""
     drawn = StringIO()
-    # Letters stay letters, to be searched and read aloud; with a salt, the same run makes the same file.
+    # Text stays text, so that it can be searched and read aloud. With a salt, the same run makes the same file.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(drawn, format="svg", transparent=True)
     svg = drawn.getvalue()
     svg = svg[svg.index("<svg"):]  # no XML declaration, no DTD
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")  # HTML knows these names
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")  # HTML needs no namespaces
     svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
                  rf'<svg \1 role="img" aria-label="{escape(description)}">', svg, count=1)

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a few short lines anywhere else."""
+"""Progress on stderr: a bar in a terminal, a few short lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-LINES = 4  # how many lines a stage prints where there is no terminal
+LINES_PER_STAGE = 4  # printed where there is no terminal
 
 
 def progress(steps: Iterable[T], total: int, title: str, describe: Callable[[T], str],
              done: int = 0) -> Iterator[T]:
-    """Hand the steps on one by one while showing how far they are and what `describe` says of each."""
+    """Yield the steps unchanged, and show how many are done and what `describe` returns for each."""
     if sys.stderr.isatty():
         with tqdm(total=total, initial=done, desc=title, dynamic_ncols=True, leave=True) as bar:
             for step in steps:
@@ -22,14 +22,14 @@ def progress(steps: Iterable[T], total: int, title: str, describe: Callable[[T],
                 bar.update()
                 yield step
         return
-    marks = {round(total * k / LINES) for k in range(1, LINES + 1)} | {total}
+    marks = {round(total * k / LINES_PER_STAGE) for k in range(1, LINES_PER_STAGE + 1)} | {total}
     for number, step in enumerate(steps, done + 1):
         if number in marks:
             print(f"{title}: {number}/{total} {describe(step)}", file=sys.stderr, flush=True)
         yield step
 
 
-def watch(steps: Iterable[T], total: int, title: str, describe: Callable[[T], str]) -> None:
-    """Run the steps to their end for what they do, showing how far they are."""
+def run_steps(steps: Iterable[T], total: int, title: str, describe: Callable[[T], str]) -> None:
+    """Run all steps and show progress; what they yield is not kept."""
     for _ in progress(steps, total, title, describe):
         pass

@@ -1,4 +1,4 @@
-"""What the loop learns from and is tested on: the embedded tales, or somebody's own ranking files."""
+"""What a run learns from and is tested on: the embedded tales, or ranking files given by the user."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.run.progress import progress
 
-TEST_SHARE = 1 / 6  # of the judged prompts, kept from the reward model
+TEST_SHARE = 1 / 6  # this share of the judged prompts tests the reward model
 PPO_PROMPTS = 4096
-TALES_SHARE = 0.25  # of the endings in ranking files must be tales for the reader's verdicts to mean anything
+TALES_SHARE = 0.25  # the reader judges a run on ranking files if this share of their completions are tales
 
 
 def seed_for(seed: int, purpose: str) -> int:
-    """A seed of its own for each purpose, so that no stage's randomness depends on what ran before it."""
+    """A different seed for each purpose, so that the randomness of a stage does not depend on the stages before."""
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big") >> 1
 
 
 @dataclass(frozen=True)
 class Task:
-    """Prompts to practise on and to be tested on, demonstrations, and judgements if people gave them."""
+    """The prompts of training and test, the demonstrations, and the judgements if they are given."""
 
-    prompts: list[str]
-    held_out: list[str]  # one per evaluation sample
+    prompts: list[str]  # PPO trains on these
+    held_out: list[str]  # one for each evaluation sample
     demonstrations: list[tuple[str, str]]
-    to_judge: list[str]  # for the simulated panel; empty where judgements are given
-    test_prompts: frozenset[str]  # their judgements test the reward model
-    judgements: list[Ranking]  # given ones; empty where the panel is to judge
-    reason: str | None = None  # why the reader of tales has nothing to say, if it has not
-    panel: bool = True  # the simulated panel judged, so its true probabilities are the ceiling
+    to_judge: list[str]  # the prompts for the simulated panel; empty where judgements are given
+    test_prompts: frozenset[str]  # judgements of these prompts test the reward model
+    judgements: list[Ranking]  # the given ones; empty where the panel judges
+    reason: str | None = None  # why the texts cannot be judged as tales; None if they can
+    panel: bool = True  # whether the simulated panel judges, whose true probabilities give the ceiling
 
     @property
     def tales_world(self) -> bool:
@@ -44,19 +44,19 @@ class Task:
 
 
 def given_rankings(config: RunConfig, copy: Path) -> list[Ranking]:
-    """The records of the user's ranking files, if any, or of the copy that a stopped run made."""
+    """The records of the user's ranking files, if any; a resumed run reads its own copy of them."""
     if not config.rankings:
         return []
     return rankings.load_rankings([copy] if copy.exists() else config.rankings)
 
 
 def make_task(config: RunConfig, given: Sequence[Ranking]) -> Task:
-    """What the loop is about: the given rankings, else tales."""
+    """The task of a run: the given rankings if there are any, else tales."""
     return rankings_task(config, given) if given else tales_task(config)
 
 
 def tales_task(config: RunConfig) -> Task:
-    """The embedded world: stories from the grammar, openings for the panel, held-out ones for every test."""
+    """The embedded world: stories of the grammar, openings for the panel, held-out openings for every test."""
     first = seed_for(config.seed, "demonstrations") << 32
     tests = max(1, round(TEST_SHARE * config.openings))
     test_openings = tales.openings(tests, seed_for(config.seed, "test openings"), "held_out")
@@ -68,12 +68,12 @@ def tales_task(config: RunConfig) -> Task:
 
 
 def rankings_task(config: RunConfig, records: Sequence[Ranking]) -> Task:
-    """Somebody's own judgements: their prompts, and as demonstrations the completions they ranked best.
+    """Given judgements: their prompts, and as demonstrations the completions that are ranked best.
 
-    Raises: InputError if those to learn from prefer nothing to anything, if all are about a single prompt, or if one
-    of their texts cannot be written.
+    Raises: InputError if there are fewer than two prompts, if the training prompts have no preference, or if a text
+    cannot be encoded.
     """
-    judgements = in_order(records)
+    judgements = sorted_judgements(records)
     _check_texts(judgements)
     prompts = sorted({judgement.prompt for judgement in judgements})
     pairs = rankings.to_pairs(judgements)
@@ -83,23 +83,23 @@ def rankings_task(config: RunConfig, records: Sequence[Ranking]) -> Task:
     random.Random(seed_for(config.seed, "test prompts")).shuffle(prompts)
     tests = max(1, round(TEST_SHARE * len(prompts)))
     test, train = prompts[:tests], prompts[tests:]
-    practise = divide(judgements, test)[0]
-    if not rankings.to_pairs(practise):
-        raise InputError(f"the {len(train)} prompts to learn from hold no preference, and the {tests} of the test "
-                         "do: rank more prompts, and not everything as tied")
-    best = {(judged.prompt, judged.completions[i]): None for judged in practise for i in judged.ranking[0]}
+    training = split_judgements(judgements, test)[0]
+    if not rankings.to_pairs(training):
+        raise InputError(f"the {len(train)} training prompts have no preference, only the {tests} test prompts have: "
+                         "rank more prompts, and not everything as tied")
+    best = {(judged.prompt, judged.completions[i]): None for judged in training for i in judged.ranking[0]}
     names = {annotator.name for annotator in tales.PANEL}
     return Task(prompts=train, held_out=[test[i % tests] for i in range(config.samples)],
                 demonstrations=list(best), to_judge=[], test_prompts=frozenset(test), judgements=judgements,
-                reason=_not_tales(judgements), panel={r.annotator for r in judgements} <= names)
+                reason=_why_not_tales(judgements), panel={r.annotator for r in judgements} <= names)
 
 
 def ask_panel(items: Sequence[tuple[str, Sequence[str]]], by_all: int, folder: Path,
               seed: int) -> list[Ranking]:
-    """Let the simulated panel rank the items, through the same session as a person.
+    """Let the simulated panel rank the items in the same kind of session as a person.
 
-    Every annotator ranks the first `by_all` of them, one each the others. What a stopped run already has in
-    `folder` is not asked again.
+    Every annotator ranks the first `by_all` items; each other item is ranked by one annotator. What `folder` already
+    holds from a stopped run is not asked again.
     """
     panel = progress(tales.PANEL, len(tales.PANEL), "judging", lambda annotator: annotator.name)
     for number, annotator in enumerate(panel):
@@ -113,14 +113,14 @@ def ask_panel(items: Sequence[tuple[str, Sequence[str]]], by_all: int, folder: P
     return rankings.RankingStore(folder, "all").records()
 
 
-def in_order(records: Iterable[Ranking]) -> list[Ranking]:
-    """The judgements that hold, in an order that does not depend on when they were given."""
-    held = [record for record in rankings.current(records) if record.ranking]  # no skips
-    return sorted(held, key=lambda record: (record.prompt, record.annotator, record.completions))
+def sorted_judgements(records: Iterable[Ranking]) -> list[Ranking]:
+    """The current judgements, sorted by their content, so that the order does not depend on when they were made."""
+    judged = [record for record in rankings.current(records) if record.ranking]  # without skips
+    return sorted(judged, key=lambda record: (record.prompt, record.annotator, record.completions))
 
 
-def divide(judgements: Iterable[Ranking], test: Collection[str]) -> tuple[list[Ranking], list[Ranking]]:
-    """Judgements to learn from and, of the prompts in `test`, to be tested on."""
+def split_judgements(judgements: Iterable[Ranking], test: Collection[str]) -> tuple[list[Ranking], list[Ranking]]:
+    """The judgements for training, and those for the test: the ones whose prompt is in `test`."""
     parts: tuple[list[Ranking], list[Ranking]] = ([], [])
     for judged in judgements:
         parts[judged.prompt in test].append(judged)
@@ -128,19 +128,19 @@ def divide(judgements: Iterable[Ranking], test: Collection[str]) -> tuple[list[R
 
 
 def _check_texts(judgements: Sequence[Ranking]) -> None:
-    """Raises: InputError naming a record with half a character in it, a lone surrogate: UTF-8 has no place for it."""
+    """Raises: InputError naming a record with an unpaired surrogate, which UTF-8 cannot encode."""
     for judged in judgements:
         for text in (judged.prompt, *judged.completions):
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise InputError(f"the ranked text {text[:60]!r} (record {judged.id}) holds half a character: mend "
-                                 "that line, or remove it") from None
+                raise InputError(f"the ranked text {text[:60]!r} (record {judged.id}) holds an unpaired "
+                                 "surrogate: fix that line, or remove it") from None
 
 
-def _not_tales(judgements: Sequence[Ranking]) -> str | None:
-    """Why the reader cannot judge this text, or None where enough of it are tales."""
+def _why_not_tales(judgements: Sequence[Ranking]) -> str | None:
+    """Why the completions cannot be judged as tales; None if enough of them are tales."""
     read = [tales.read(r.prompt, completion).grammatical for r in judgements for completion in r.completions]
     if sum(read) >= TALES_SHARE * len(read):
         return None
-    return f"the ranked text is not tales: the reader understands {sum(read)} of {len(read)} completions"
+    return f"the ranked text is not tales: the reader can read {sum(read)} of {len(read)} completions"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf_mini.errors import InputError
-from rlhf_mini.tables import aligned
+from rlhf_mini.tables import align_columns
 
 ROUNDING = 1e-9  # of a value: equal numbers have means that differ in the sixteenth digit, which is no error
 
@@ -137,7 +137,7 @@ def print_table(rows: Mapping[str, Mapping[str, Any]], plus_minus: str) -> None:
     """Print one line for each row, one column for each of its entries, and what ± is: `plus_minus`, once."""
     heads = list(dict.fromkeys(head for row in rows.values() for head in row))
     cells = [[name, *(str(row.get(head, "")) for head in heads)] for name, row in rows.items()]
-    print("\n".join(line.rstrip() for line in aligned([["", *heads], *cells])))
+    print("\n".join(line.rstrip() for line in align_columns([["", *heads], *cells])))
     print(f"± is {plus_minus}")
 
 

@@ -25,7 +25,7 @@ from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import lm_logits
 from rlhf_mini.kl import full_precision
-from rlhf_mini.plots import LOOKS
+from rlhf_mini.plots import STYLES
 from rlhf_mini.policy import response_states
 from rlhf_mini.ppo import gae, shaped_rewards
 from rlhf_mini.sampling import Rollout
@@ -110,7 +110,7 @@ def picture(views: Sequence[TokenView]) -> NDArray[Any]:
     """The same numbers as four rows of a still picture, the tokens along the bottom; returns its Axes."""
     _, axes = plt.subplots(4, 1, figsize=(max(6.0, 1.2 + 0.27 * len(views)), 8.2), sharex=True, layout="constrained",
                            height_ratios=(3, 3, 2, 3))
-    places, policy, reference = range(len(views)), LOOKS["ppo"], LOOKS["sft"]
+    places, policy, reference = range(len(views)), STYLES["ppo"], STYLES["sft"]
     _row(axes[0], "Log-probability of each token", "nats")
     axes[0].plot(places, [v.logp_ref for v in views], color=reference.color, linestyle=":", marker=reference.marker,
                  markersize=4, linewidth=1, label="reference")

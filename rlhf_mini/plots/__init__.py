@@ -1,0 +1,18 @@
+"""Plots for notebooks and the report: of a run, of labels and the reward model, and the style they share."""
+
+from rlhf_mini.plots.labels import LABEL_FORMS, accuracy_against_labels, annotator_agreement, calibration
+from rlhf_mini.plots.run import (
+    OVERVIEW,
+    QUANTITIES,
+    curve,
+    mean_rewards,
+    overview,
+    proxy_against_gold,
+    reward_to_compare,
+    series,
+)
+from rlhf_mini.plots.style import ARMS, STYLES, Style, labelled_axes, number, without_legend
+
+__all__ = ["ARMS", "LABEL_FORMS", "OVERVIEW", "QUANTITIES", "STYLES", "Style", "accuracy_against_labels",
+           "annotator_agreement", "calibration", "curve", "labelled_axes", "mean_rewards", "number", "overview",
+           "proxy_against_gold", "reward_to_compare", "series", "without_legend"]

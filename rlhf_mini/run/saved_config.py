@@ -1,0 +1,53 @@
+"""The settings of a run as config.json: written, read, and compared with other settings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf_mini.config import PPOConfig, RewardConfig, RunConfig, SFTConfig
+from rlhf_mini.errors import InputError
+
+
+def config_to_json(config: RunConfig) -> dict[str, Any]:
+    """The settings as JSON values, without the run's own folder."""
+    values = asdict(config)
+    del values["out"]
+    return {**values, "rankings": [str(Path(path).resolve()) for path in config.rankings]}
+
+
+def load_config(out: Path) -> RunConfig:
+    """The settings of the run in a folder. Raises: InputError if there is no run, or its settings cannot be read."""
+    path = out / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        parts = {"sft": SFTConfig, "reward": RewardConfig, "ppo": PPOConfig}
+        values |= {name: part(**values[name]) for name, part in parts.items()}
+        return RunConfig(**values | {"out": out, "rankings": tuple(map(Path, values["rankings"]))})
+    except FileNotFoundError:
+        raise InputError(f"there is no run to resume in {out}: leave out --resume to start one") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({error}): start a new run in another folder") from None
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Each setting that differs, as "ppo.kl_coef = 0.1, not 0.2"; the run's folder is not compared."""
+    found = []
+    for part in fields(old):
+        before, after = getattr(old, part.name), getattr(new, part.name)
+        if is_dataclass(before):
+            found += _differences(before, after, f"{part.name}.")
+        elif before != after and part.name != "out":
+            found.append(f"{prefix}{part.name} = {before}, not {after}")
+    return found
+
+
+def check_same_settings(config: RunConfig) -> None:
+    """Raises: InputError if the folder holds a run with other settings."""
+    if not (config.out / "config.json").exists():
+        return
+    for difference in _differences(load_config(config.out), config):
+        raise InputError(f"the run in {config.out} was started with {difference}: leave that option as it "
+                         "was, or choose another --out")

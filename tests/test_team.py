@@ -43,7 +43,8 @@ def test_shares_are_whole_and_disjoint(monkeypatch: pytest.MonkeyPatch) -> None:
         shares.append(team.share(list(range(10))))
         assert team.first() == (rank == 0)
         assert team.once(lambda: "written")() == ("written" if rank == 0 else None)
-    assert sorted(row for share in shares for row in share) == list(range(10)) and [len(share) for share in shares] == [4, 3, 3]
+    assert sorted(row for share in shares for row in share) == list(range(10))
+    assert [len(share) for share in shares] == [4, 3, 3]
     with pytest.raises(InputError, match="batch_size is 2 and 3 processes share it: start at most 2 processes"):
         team.check_share(2, "batch_size")
 

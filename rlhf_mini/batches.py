@@ -57,9 +57,9 @@ def split_by_tokens(order: Sequence[int], lengths: Sequence[int], limit: int) ->
 
     Example: rows of 1, 1 and 3 tokens and a limit of 3 give [[0, 1], [2]].
     """
-    groups: list[list[int]] = [[]]
+    groups: list[list[int]] = []
     for i in order:
-        if groups[-1] and lengths[i] * (len(groups[-1]) + 1) > limit:
+        if not groups or lengths[i] * (len(groups[-1]) + 1) > limit:
             groups.append([])
         groups[-1].append(i)
     return groups

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
+from rlhf_mini import team
 from rlhf_mini.errors import InputError
 
 # GPT-2's "gelu_new" computes the tanh approximation in eight operations; PyTorch has the same function as one kernel.
@@ -23,8 +24,8 @@ ONE_KERNEL_ACTIVATION = {"gelu_new": "gelu_pytorch_tanh"}
 
 
 def default_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's GPU if there is one, else the CPU; `accelerate launch --cpu` asks for the CPU."""
+    return torch.device("cuda" if team.on_gpu() else "cpu")
 
 
 def load_pretrained(auto_class: Any, path_or_name: str | Path, architectures: Iterable[str],

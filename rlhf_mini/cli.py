@@ -8,13 +8,14 @@ import os
 import re
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rlhf_mini import team
 from rlhf_mini.errors import InputError
 
 # Slow imports are made only after the options are read, so that --help answers at once.
@@ -27,7 +28,6 @@ COMMANDS_HELP = """other commands (each has --help):
   pretrain             rebuild the embedded checkpoint
   merge                pool the ranking files of several annotators"""
 SEED_HELP = "the seed of all randomness (default: 0)"
-PPO_OPTIONS = ("kl_coef", "temperature", "adaptive")
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,7 +49,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = vars(make_parser().parse_args(arguments))
         with _command_environment(options):
-            return command(options)
+            code = command(options)
+            team.leave()
+            return code
+    except RuntimeError:
+        if team.size() > 1:
+            time.sleep(team.GRACE)  # another process has failed and says why; the launcher ends this one meanwhile
+        raise
     except InputError as error:
         return _print_error(str(error), 2)
     except OSError as error:
@@ -61,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _print_error(message: str, code: int) -> int:
-    print("rlhf_mini:", " ".join(message.split()), file=sys.stderr)
+    if code != 130 or team.first():
+        team.complain(message)
     return code
 
 
@@ -89,13 +96,16 @@ def _add_run_options(parser: Parser) -> Parser:
     add("--temperature", type=float, metavar="T",
         help=f"temperature of all sampling and log-probabilities (default: {ppo.temperature})")
     add("--quick", action="store_true", help="a rough run in three minutes")
+    add("--bf16", action="store_true", help="matrix products in bfloat16, for GPUs and CPUs that have it")
     return parser
 
 
 def _run(options: dict[str, Any]) -> int:
     from rlhf_mini.run.folder import RunFolder, latest_unfinished, next_folder
+    from rlhf_mini.run.saved_config import requested_config
     from rlhf_mini.tables import summary
 
+    team.join()
     resume = options.pop("resume", False)
     out = options.get("out") or (latest_unfinished() if resume else next_folder())
     finished = resume and (out / "metrics.json").exists()
@@ -103,7 +113,7 @@ def _run(options: dict[str, Any]) -> int:
         from rlhf_mini.run.json_files import read_json
         metrics = read_json(out / "metrics.json", {})
     else:
-        config = run_config(options | {"out": out}, resume)
+        config = requested_config(options | {"out": out}, resume)
         RunFolder(config, resume).check()  # importing torch takes seconds, so check first
         from rlhf_mini.pipeline import run
         try:
@@ -111,34 +121,13 @@ def _run(options: dict[str, Any]) -> int:
         except KeyboardInterrupt:
             return _print_error(_how_to_continue(out), 130)
     try:
-        print(summary(metrics, out))
+        if team.first():
+            print(summary(metrics, out))
     except (KeyError, TypeError):
         if not finished:
             raise  # the metrics of this very run: an error of the package
         raise InputError(f"{out / 'metrics.json'} is not the metrics of a run: give another --out") from None
     return 0
-
-
-def run_config(options: Mapping[str, Any], resume: bool = False) -> Any:
-    """The settings of a run: the given options, and for the rest the defaults or those of the run to resume."""
-    from rlhf_mini.config import RunConfig
-    from rlhf_mini.run.saved_config import load_config
-
-    config = load_config(options["out"]) if resume else RunConfig(out=options["out"])
-    ppo = {name: options[name] for name in PPO_OPTIONS if name in options}
-    others = {name: value for name, value in options.items() if name not in PPO_OPTIONS}
-    if "rankings" in others:
-        others["rankings"] = tuple(path.resolve() for path in others["rankings"])
-    if "base" in others:
-        others["base"] = _base(others["base"])
-    return replace(config, ppo=replace(config.ppo, **ppo), **others)
-
-
-def _base(name: str) -> str:
-    """The full path of a folder, so that the run can be resumed from anywhere; a hub name unchanged."""
-    if not name.strip():
-        raise InputError("--base is empty: give a folder or a hub name, or leave it out for the embedded checkpoint")
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def _how_to_continue(out: Path) -> str:
@@ -155,7 +144,7 @@ def _command_environment(options: Mapping[str, Any]) -> Iterator[None]:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
     def note(message: Warning | str, kind: type[Warning], *_: Any) -> None:
-        if issubclass(kind, UserWarning):
+        if issubclass(kind, UserWarning) and team.first():
             print("rlhf_mini: note:", " ".join(str(message).split()), file=sys.stderr)
 
     def interrupt(*_: Any) -> NoReturn:
@@ -185,12 +174,16 @@ def _seeds_parser() -> Parser:
 
 def _seeds(options: dict[str, Any]) -> int:
     from rlhf_mini.pipeline import run
+    from rlhf_mini.run.saved_config import requested_config
     from rlhf_mini.run.seeds import markdown, run_seeds
 
+    team.join()
     seeds, out = options.pop("seeds"), options.pop("out")
-    configs = [run_config({**options, "seed": seed, "out": out / f"seed-{seed}"}) for seed in seeds]
+    configs = [requested_config({**options, "seed": seed, "out": out / f"seed-{seed}"}) for seed in seeds]
     try:
-        print(markdown(run_seeds(run, configs, out)))
+        table = markdown(run_seeds(run, configs, out))
+        if team.first():
+            print(table)
     except KeyboardInterrupt:
         return _print_error("stopped; to continue, repeat the command", 130)
     return 0
@@ -210,6 +203,7 @@ def _pretrain(options: dict[str, Any]) -> int:
     from rlhf_mini.config import PretrainConfig
     from rlhf_mini.pretrain import pretrain
 
+    team.join()
     out = options.pop("out")
     pretrain(out, PretrainConfig(**options))
     return 0

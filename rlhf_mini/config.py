@@ -101,13 +101,13 @@ class RewardConfig:
 class PPOConfig:
     """PPO with a KL penalty; the defaults follow Ziegler et al. 2019 and Huang et al. 2024 where size allows."""
 
-    iterations: int = 60
+    iterations: int = 30
     episodes: int = 128  # endings sampled per iteration
     max_new_tokens: int = MAX_NEW_TOKENS
     temperature: float = 0.7
     epochs: int = 2
     minibatches: int = 2
-    learning_rate: float = 2e-4  # of the first iteration: it falls in a line to 0
+    learning_rate: float = 3e-4  # of the first iteration: it falls in a line to 0
     adam_eps: float = 1e-5
     clip: float = 0.2
     value_clip: float = 1.0  # the scores have standard deviation 1
@@ -146,6 +146,7 @@ class RunConfig:
     base: str | None = None  # None: the embedded checkpoint
     rankings: tuple[Path, ...] = ()  # empty: the simulated panel judges
     quick: bool = False
+    bf16: bool = False  # matrix products in bfloat16; weights and Adam's moments stay in fp32
     demonstrations: int = 48_000
     foreign_sft_steps: int = 2_000  # a base that never saw a tale needs more of them,
     foreign_sft_rate: float = 2e-3  # and longer ones

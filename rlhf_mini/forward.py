@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_mini.batches import split_by_tokens
+from rlhf_mini.errors import InputError
 
 CHUNK_TOKENS = 2048  # few enough for a CPU's cache, many enough to keep its cores busy
 
@@ -32,32 +33,27 @@ def hidden_states(model: nn.Module, rows: Sequence[Sequence[int]], starts: Seque
     """
     trunk, embed = trunk_of(model), trunk_of(model).get_input_embeddings()
     device, lengths = embed.weight.device, [len(row) for row in rows]
-    order = sorted(range(len(rows)), key=lengths.__getitem__)
-    states: list[Tensor] = []
-    where = [torch.empty(0, dtype=torch.long)] * len(rows)  # the places of each row's states among all
-    place = 0
-    for chunk in split_by_tokens(order, lengths, CHUNK_TOKENS) if rows else []:
-        tokens = pad_right([rows[i] for i in chunk]).to(device)  # (C, L)
+    states = [] if rows else [embed.weight[:0]]  # without rows: no states, but still with a gradient
+    places: list[range] = [range(0)] * len(rows)  # where each row's states will stand among all of them
+    total = 0
+    for chunk in split_by_tokens(sorted(range(len(rows)), key=lengths.__getitem__), lengths, CHUNK_TOKENS):
+        tokens = pad_right([rows[i] for i in chunk], device=device)  # (C, L)
         if dropout is not None:
             dropout.chunk = chunk
         with autocast(model):
             hidden = trunk(inputs_embeds=embed(tokens), use_cache=False).last_hidden_state  # (C, L, D)
         states.append(hidden.flatten(0, 1))
-        for k, i in enumerate(chunk):
-            first = place + k * tokens.shape[1]
-            where[i] = torch.arange(first + starts[i], first + lengths[i])
-        place += tokens.numel()
-    if not states:
-        return embed.weight.new_zeros(0, embed.weight.shape[1])
-    return torch.cat(states).index_select(0, torch.cat(where).to(device))
+        for i in chunk:
+            places[i] = range(total + starts[i], total + lengths[i])
+            total += tokens.shape[1]
+    index = torch.tensor([place for row in places for place in row], dtype=torch.long, device=device)
+    return torch.cat(states).index_select(0, index)
 
 
-def pad_right(rows: Sequence[Sequence[int]], fill: int = 0) -> Tensor:
+def pad_right(rows: Sequence[Sequence[int]], fill: int = 0, device: torch.device | None = None) -> Tensor:
     """Rows of tokens as one tensor, (N, L); what fills the short ones is never looked at."""
-    lengths = torch.tensor([len(row) for row in rows])
-    padded = torch.full((len(rows), int(lengths.max())), fill)
-    padded[torch.arange(padded.shape[1]) < lengths[:, None]] = torch.tensor([t for row in rows for t in row])
-    return padded
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], device=device)
 
 
 def trunk_of(model: nn.Module) -> Any:
@@ -85,8 +81,14 @@ def autocast(model: nn.Module) -> AbstractContextManager[Any]:
 
 
 def use_bf16(model: nn.Module) -> None:
-    """From now on, this model and copies of it compute matrix products in bfloat16."""
-    language_model_of(model).computes_in_bf16 = True
+    """From now on, this model and copies of it compute matrix products in bfloat16.
+
+    Raises: InputError on a GPU that has no bfloat16. A CPU without it emulates it, slowly.
+    """
+    language_model = language_model_of(model)
+    if language_model.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise InputError("this GPU has no bfloat16: leave out --bf16")
+    language_model.computes_in_bf16 = True
 
 
 def uses_bf16(model: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from rlhf_mini import team
 from rlhf_mini.checkpoints import (
     check_fit,
     default_device,
@@ -24,6 +25,7 @@ from rlhf_mini.checkpoints import (
     ready,
 )
 from rlhf_mini.errors import InputError
+from rlhf_mini.forward import use_bf16
 
 __all__ = ["check_prompts", "context_length", "decode_endings", "default_device", "encode", "encode_endings",
            "encode_prompts", "frozen_copy", "load_language_model", "new_language_model", "pad_id",
@@ -48,8 +50,10 @@ def new_language_model(vocab_size: int, eos_id: int, pad_id: int, n_layer: int, 
     return ready(model)
 
 
-def load_language_model(path_or_name: str | Path) -> tuple[PreTrainedModel, Any]:
+def load_language_model(path_or_name: str | Path, bf16: bool = False) -> tuple[PreTrainedModel, Any]:
     """A causal language model and its tokenizer, ready for log-probabilities: evaluation mode, no dropout, fp32.
+
+    With `bf16` its matrix products are in bfloat16; its weights stay in fp32.
 
     Nothing is added to the model: a checkpoint without a pad token stays without one (see `pad_id`).
     Raises: InputError where there is no such model, or it is damaged, no causal LM, or not its tokenizer's.
@@ -64,9 +68,12 @@ def load_language_model(path_or_name: str | Path) -> tuple[PreTrainedModel, Any]
             config.eos_token_id = tokenizer.eos_token_id
     if model.generation_config is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = pad_id(tokenizer)  # else `generate` warns at every call
+    if bf16:
+        use_bf16(model)
     return model, tokenizer
 
 
+@team.once
 def save_language_model(model: PreTrainedModel, tokenizer: Any, folder: str | Path) -> None:
     """Write a transformers folder (safetensors) that any library can load; a reward model is saved the same way."""
     with quiet_transformers():

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from rlhf_mini import rankings
+from rlhf_mini import rankings, team
 from rlhf_mini.assets import asset
 from rlhf_mini.config import PPOConfig, RunConfig
 from rlhf_mini.language_model import (
@@ -42,7 +42,7 @@ from rlhf_mini.run.tasks import ask_panel, given_rankings, make_task, sorted_jud
 from rlhf_mini.sft import train_sft
 
 RANKINGS = "rankings.jsonl"
-SAVE_EVERY = 10  # a run can continue from every tenth iteration of PPO
+SAVE_EVERY = 5  # a run can continue from every fifth iteration of PPO
 NORMALISE_ON = 1024  # the reward model is normalised on so many endings of the fine-tuned model
 POLICIES = {"ppo": "policy", "ppo_no_kl": "policy_no_kl"}  # the folder of each arm's policy
 
@@ -58,17 +58,25 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     folder.check()
     config, rankings_copy = choose_sizes(config), folder.path / RANKINGS
     given = given_rankings(config, rankings_copy)
-    base, tokenizer = load_language_model(config.base or asset("tiny-tales-gpt2"))
-    task = make_task(config, given)
-    context = RunContext(*adapt_to_model(config, base, tokenizer, task), tokenizer, folder)
+    base, tokenizer = load_language_model(config.base or asset("tiny-tales-gpt2"), config.bf16)
+    config, task = adapt_to_model(config, base, tokenizer, make_task(config, given))
+    check_shares(config)
     with folder:
-        if task.judgements and not rankings_copy.exists():
+        if task.judgements and team.first() and not rankings_copy.exists():
             rankings.save_rankings(task.judgements, rankings_copy)
+        context = RunContext(folder.recorded_settings(config), task, tokenizer, folder)
         try:
             return rlhf(context, base)
         except KeyboardInterrupt:
             write_report(folder.path, metrics_so_far(context), folder.history.read(), {})
             raise
+
+
+def check_shares(config: RunConfig) -> None:
+    """Raises: InputError where a batch has fewer rows than there are processes."""
+    team.check_share(config.sft.batch_size, "SFTConfig.batch_size")
+    team.check_share(config.reward.batch_size, "RewardConfig.batch_size")
+    team.check_share(config.ppo.episodes // config.ppo.minibatches, "PPOConfig.episodes / minibatches")
 
 
 def rlhf(context: RunContext, base: PreTrainedModel) -> dict[str, Any]:
@@ -84,14 +92,14 @@ def rlhf(context: RunContext, base: PreTrainedModel) -> dict[str, Any]:
 
 def fine_tune(context: RunContext, base: PreTrainedModel) -> PreTrainedModel:
     """Fine-tune a copy of the base model on demonstrations: one ending, and then stop."""
-    path, config = context.folder.path / "sft", context.config.sft
+    path, config = context.folder.path / "sft", context.config
     with context.folder.stage("sft") as todo:
         if todo:
             model = copy.deepcopy(base)
-            training = train_sft(model, context.tokenizer, context.task.demonstrations, config)
-            run_steps(training, config.steps, "fine-tuning", lambda step: f"loss {step['loss']:.3f}")
+            training = train_sft(model, context.tokenizer, context.task.demonstrations, config.sft)
+            run_steps(training, config.sft.steps, "fine-tuning", lambda step: f"loss {step['loss']:.3f}")
             save_language_model(model, context.tokenizer, path)
-    return load_language_model(path)[0]
+    return load_language_model(path, config.bf16)[0]
 
 
 def collect_rankings(context: RunContext, sft: PreTrainedModel) -> list[Ranking]:
@@ -107,9 +115,10 @@ def collect_rankings(context: RunContext, sft: PreTrainedModel) -> list[Ranking]
             fitting = fits_context(sft, context.tokenizer, prompts, endings)
             items = [(prompts[i], endings[i:i + each]) for i in range(0, len(prompts), each)
                      if all(fitting[i:i + each])]
-            records = ask_panel(items, config.judged_by_all, context.folder.state / "rankings", config.seed)
-            path.unlink(missing_ok=True)
-            rankings.save_rankings(records, path)
+            if team.first():
+                records = ask_panel(items, config.judged_by_all, context.folder.state / "rankings", config.seed)
+                path.unlink(missing_ok=True)
+                rankings.save_rankings(records, path)
     return sorted_judgements(rankings.load_rankings(path))
 
 
@@ -131,7 +140,7 @@ def learn_score(context: RunContext, sft: PreTrainedModel, judgements: list[Rank
             write_json(context.folder.state / "reward_model.json", {
                 **reward_model_metrics(model, tokenizer, pairs_test, scale=scale, panel=context.task.panel),
                 "pairs_train": len(pairs_train), "pairs_test": len(pairs_test)})
-    reward_model = load_reward_model(path)[0]
+    reward_model = load_reward_model(path, context.config.bf16)[0]
     return lambda rollout: score_rollout(reward_model, rollout)
 
 
@@ -164,7 +173,7 @@ def optimise(context: RunContext, arm: str, config: PPOConfig, sft: PreTrainedMo
                     state.save(saved)
             policy: Any = state.policy.language_model
             save_language_model(policy, context.tokenizer, path)
-    return load_language_model(path)[0]
+    return load_language_model(path, context.config.bf16)[0]
 
 
 def history_lines(context: RunContext, arm: str, training: Iterator[PPOIteration]) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf_mini import tales
+from rlhf_mini import tales, team
 from rlhf_mini.batches import token_batches
 from rlhf_mini.config import PretrainConfig
 from rlhf_mini.errors import InputError
@@ -99,6 +99,25 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     Raises: InputError, before the training, if `out` is not empty or cannot be written to.
     """
     config = config or PretrainConfig()
+    _make_folder(out)
+    tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
+    model = new_model(config, tokenizer)
+    rows = pages(config, tokenizer)
+    steps = train_lm(model, rows, config, tokenizer.eos_token_id)
+    total = math.ceil(sum(map(len, rows)) / config.batch_tokens)
+    *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
+    save_language_model(model, tokenizer, out)
+    team.wait()  # the card of every process reads the saved files
+    counts = {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])}
+    text = card(out, model, tokenizer, config, counts)
+    if team.first():
+        (out / "README.md").write_text(text, encoding="utf-8")
+    return out
+
+
+@team.once
+def _make_folder(out: Path) -> None:
+    """Raises: InputError if the folder cannot be made or written to, or is not empty."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -107,16 +126,6 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
         raise InputError(f"{out} is not empty, and nothing is overwritten: give a new folder")
     if not os.access(out, os.W_OK):
         raise InputError(f"{out} cannot be written to: give another folder")
-    tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
-    model = new_model(config, tokenizer)
-    rows = pages(config, tokenizer)
-    steps = train_lm(model, rows, config, tokenizer.eos_token_id)
-    total = math.ceil(sum(map(len, rows)) / config.batch_tokens)
-    *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
-    save_language_model(model, tokenizer, out)
-    counts = {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])}
-    (out / "README.md").write_text(card(out, model, tokenizer, config, counts), encoding="utf-8")
-    return out
 
 
 def train_lm(model: Any, documents: Iterable[Sequence[int]], config: PretrainConfig,

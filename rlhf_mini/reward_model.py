@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from rlhf_mini.checkpoints import check_fit, load_pretrained, load_tokenizer, ready
 from rlhf_mini.errors import InputError
-from rlhf_mini.forward import Dropout, autocast, hidden_states
+from rlhf_mini.forward import Dropout, autocast, hidden_states, use_bf16, uses_bf16
 from rlhf_mini.kl import full_precision
 from rlhf_mini.language_model import PAD, context_length, encode_endings, encode_prompts
 from rlhf_mini.sampling import Rollout
@@ -40,10 +40,12 @@ def reward_model_from(language_model: PreTrainedModel, tokenizer: Any, seed: int
         # Small scores at the start, of the same size for any width (Stiennon et al. 2020).
         torch.nn.init.normal_(model.score.weight, std=(config.hidden_size + 1) ** -0.5)
     model.config.pad_token_id = tokenizer.pad_token_id
+    if uses_bf16(language_model):
+        use_bf16(model)
     return ready(model), tokenizer
 
 
-def load_reward_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
+def load_reward_model(folder: str | Path, bf16: bool = False) -> tuple[PreTrainedModel, Any]:
     """A saved reward model and its tokenizer. Raises: InputError where the folder holds no such thing."""
     model = load_pretrained(AutoModelForSequenceClassification, folder,
                             MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values(),
@@ -52,6 +54,8 @@ def load_reward_model(folder: str | Path) -> tuple[PreTrainedModel, Any]:
     check_fit(model, tokenizer, str(folder))
     if model.config.num_labels != 1:
         raise InputError(f"{folder} is a classifier with {model.config.num_labels} labels: a reward model has one")
+    if bf16:
+        use_bf16(model)
     return model, tokenizer
 
 

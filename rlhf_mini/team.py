@@ -38,17 +38,23 @@ def first() -> bool:
     return rank() == 0
 
 
+def on_gpu() -> bool:
+    """Whether models are to be on a GPU: there is one, and no launcher has asked for the CPU."""
+    import torch
+
+    return torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true", "yes")
+
+
 def join() -> None:
     """Meet the other processes, if there are any; from here on each has a GPU of its own, where there are GPUs."""
     if size() > 1:
         import torch
         import torch.distributed as dist
 
-        on_gpu = torch.cuda.is_available() and not os.environ.get("ACCELERATE_USE_CPU")
-        if on_gpu:
+        if on_gpu():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if on_gpu else "gloo")
+            dist.init_process_group("nccl" if on_gpu() else "gloo")
 
 
 def leave() -> None:
@@ -71,11 +77,8 @@ def wait() -> None:
     """Go on when every process is here."""
     if size() > 1:
         import torch
-        import torch.distributed as dist
 
-        from rlhf_mini.checkpoints import default_device
-
-        dist.all_reduce(torch.zeros(1, device=default_device()))
+        total(torch.zeros(1, device="cuda" if on_gpu() else "cpu"))
 
 
 def share(rows: Any) -> Any:
@@ -103,6 +106,9 @@ def add_gradients(model: nn.Module) -> None:
     if size() > 1:
         import torch
 
+        for p in model.parameters():
+            if p.requires_grad and p.grad is None:  # this process had no rows
+                p.grad = torch.zeros_like(p)
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         together = total(torch.cat([gradient.flatten() for gradient in gradients]))  # one message is faster than many
         for gradient, part in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):

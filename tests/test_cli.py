@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from rlhf_mini import cli
-from rlhf_mini.cli import main, run_config
+from rlhf_mini.cli import main
 from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.rankings import Ranking, save_rankings
 from rlhf_mini.run.folder import RunFolder
+from rlhf_mini.run.saved_config import requested_config
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
 
@@ -114,7 +115,7 @@ def test_help_answers_at_once_and_without_torch(tmp_path: Path) -> None:
 
 def test_options_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = run_config({"out": Path("run"), "seed": 5, "kl_coef": 0.2, "adaptive": True, "quick": True,
+    config = requested_config({"out": Path("run"), "seed": 5, "kl_coef": 0.2, "adaptive": True, "quick": True,
                          "rankings": [Path("a.jsonl")], "temperature": 0.7, "base": "gpt2"})
     assert (config.seed, config.quick, config.base) == (5, True, "gpt2")
     assert (config.ppo.kl_coef, config.ppo.adaptive, config.ppo.temperature) == (0.2, True, 0.7)
@@ -124,10 +125,10 @@ def test_options_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_base_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert run_config({"out": Path("run"), "base": "./mine"}).base == str((tmp_path / "mine").resolve())
-    assert run_config({"out": Path("run"), "base": "somebody/gpt2"}).base == "somebody/gpt2"
+    assert requested_config({"out": Path("run"), "base": "./mine"}).base == str((tmp_path / "mine").resolve())
+    assert requested_config({"out": Path("run"), "base": "somebody/gpt2"}).base == "somebody/gpt2"
     with pytest.raises(InputError, match="--base is empty"):
-        run_config({"out": Path("run"), "base": ""})
+        requested_config({"out": Path("run"), "base": ""})
 
 
 def test_ranking_files_given_one_by_one_are_all_used() -> None:

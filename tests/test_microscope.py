@@ -1,4 +1,4 @@
-"""One ending under the microscope: every number by hand, every sum as PPO has it, and text that stays text."""
+"""One ending token by token: every number by hand, sums equal to PPO's, and text that stays text."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from rlhf_mini import kl
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import encode_prompts, frozen_copy
+from rlhf_mini.plots.tokens import token_plot
 from rlhf_mini.ppo import compare_to_reference, gae, shaped_rewards, start_ppo
 from rlhf_mini.sampling import Rollout, sample
+from rlhf_mini.token_views import TokenView, describe, view_tokens
 from rlhf_mini.widgets import KLMicroscope
-from rlhf_mini.widgets.microscope import TokenView, describe, look, picture
 
 CONFIG = PPOConfig(max_new_tokens=9, temperature=0.7, kl_coef=0.3, gamma=1.0, lam=0.9)
 PROMPTS = ["Mia found a kite in the park.", "Tom wanted a red ball.", "Ana was at the pond."]
@@ -70,7 +71,7 @@ def by_hand(config: PPOConfig, row: int = 0) -> list[TokenView]:
                       probabilities.log()[tokens] * mask, torch.ones(2, 3, 1), torch.full((2, 3), 0.5),
                       torch.ones(2, dtype=torch.bool))
     policy, reference = Fixed(probabilities.tolist()), Fixed([0.5, 0.25, 0.25])
-    return look(policy, reference, rollout, row, torch.tensor([2.0, 7.0]), config, Letters())
+    return view_tokens(policy, reference, rollout, row, torch.tensor([2.0, 7.0]), config, Letters())
 
 
 @pytest.fixture
@@ -95,10 +96,10 @@ def test_every_number_of_a_token_by_hand() -> None:
     assert (first.text, last.text) == (" a", "(end)")
     got = [(v.logp, v.logp_ref, v.k1, v.k2, v.k3, v.kl, v.score, v.reward, v.value, v.advantage) for v in (first, last)]
     exact = -0.25 * ln2 + 0.5 * ln2
-    wanted = [(-ln2, -2 * ln2, ln2, ln2**2 / 2, ln2 - 0.5, exact, 0, -0.1 * ln2, 0.5, 1.5),
+    expected = [(-ln2, -2 * ln2, ln2, ln2**2 / 2, ln2 - 0.5, exact, 0, -0.1 * ln2, 0.5, 1.5),
               (-2 * ln2, -ln2, -ln2, ln2**2 / 2, 1 - ln2, exact, 2, 2 + 0.1 * ln2, 0.5, 1.5 + 0.1 * ln2)]
-    for numbers, expected in zip(got, wanted, strict=True):
-        assert numbers == pytest.approx(expected, abs=1e-6)
+    for numbers, row_expected in zip(got, expected, strict=True):
+        assert numbers == pytest.approx(row_expected, abs=1e-6)
     assert [p for _, p in first.policy_choices] == pytest.approx([0.5, 0.25, 0.25])
     assert (first.policy_choices[0][0], first.reference_choices[0][0]) == (" a", "(end)")
 
@@ -111,7 +112,7 @@ def test_the_score_of_the_row_that_is_looked_at() -> None:
 @pytest.mark.parametrize("row", range(3))
 def test_its_sums_are_those_of_ppo_on_the_whole_batch(batch: tuple[Any, Any, Rollout, Any], row: int) -> None:
     policy, reference, rollout, tokenizer = batch
-    views = look(policy, reference, rollout, row, SCORES, CONFIG, tokenizer)
+    views = view_tokens(policy, reference, rollout, row, SCORES, CONFIG, tokenizer)
     logp_ref, exact, _ = compare_to_reference(policy, reference, rollout, CONFIG.temperature)
     rewards = shaped_rewards(SCORES, rollout.logp, logp_ref, rollout.mask, CONFIG.kl_coef)
     advantages, _ = gae(rewards, rollout.values, rollout.mask, CONFIG.gamma, CONFIG.lam)
@@ -126,23 +127,31 @@ def test_its_sums_are_those_of_ppo_on_the_whole_batch(batch: tuple[Any, Any, Rol
 
 def test_what_another_policy_wrote_is_refused(batch: tuple[Any, Any, Rollout, Any]) -> None:
     _, reference, rollout, tokenizer = batch
-    with pytest.raises(InputError, match="sample the endings anew"):
-        look(reference, reference, rollout, 0, SCORES, CONFIG, tokenizer)
+    with pytest.raises(InputError, match="sample the rollout again"):
+        view_tokens(reference, reference, rollout, 0, SCORES, CONFIG, tokenizer)
+
+
+def test_no_tensor_depends_on_the_default_device(batch: tuple[Any, Any, Rollout, Any]) -> None:
+    """A tensor made without a device would be on `meta` here, which holds no data and cannot meet a CPU tensor."""
+    policy, reference, rollout, tokenizer = batch
+    expected = view_tokens(policy, reference, rollout, 0, SCORES, CONFIG, tokenizer)
+    with torch.device("meta"):
+        assert view_tokens(policy, reference, rollout, 0, SCORES, CONFIG, tokenizer) == expected
 
 
 # How it is shown -----------------------------------------------------------------------------------------------
 
 
-def test_the_sentences_tell_the_numbers() -> None:
+def test_the_sentences_state_the_numbers() -> None:
     last = by_hand(PPOConfig(temperature=1.0, kl_coef=0.1, lam=1.0))[-1]
-    told = " ".join(describe(last, 0.1))
+    sentences = " ".join(describe(last, 0.1))
     for part in ("25.0%", "50.0%", "k1 -0.693", "k2 0.240", "k3 0.307", "0.173 nats", "+2.069", "+2.00", "better"):
-        assert part in told, part
+        assert part in sentences, part
     assert "whole ending" not in " ".join(describe(NASTY, 0.1)) and "worse" in " ".join(describe(NASTY, 0.1))
 
 
 def test_the_still_picture_has_a_column_for_every_token_and_shows_text_as_text() -> None:
-    axes = picture([NASTY, NASTY, dataclasses.replace(NASTY, text=" a")])
+    axes = token_plot([NASTY, NASTY, dataclasses.replace(NASTY, text=" a")])
     try:
         axes[0].figure.canvas.draw()  # a dollar sign read as mathematics would raise here
         labels = [label.get_text() for label in axes[-1].get_xticklabels()]
@@ -152,12 +161,12 @@ def test_the_still_picture_has_a_column_for_every_token_and_shows_text_as_text()
         plt.close(axes[0].figure)
 
 
-def test_a_press_puts_a_token_under_the_lens() -> None:
+def test_a_click_shows_the_numbers_of_a_token() -> None:
     views = by_hand(PPOConfig(temperature=1.0))
     lens = KLMicroscope([views[0], dataclasses.replace(views[1], kl=9.0)], 0.2)
-    assert lens.chosen == 1 and "Token 2 of 2" in lens.words.value  # at first, where the KL is largest
+    assert lens.chosen == 1 and "Token 2 of 2" in lens.details.value  # at first, where the KL is largest
     lens.chips[0].click()
-    assert lens.chosen == 0 and "Token 1 of 2" in lens.words.value
+    assert lens.chosen == 0 and "Token 1 of 2" in lens.details.value
     assert lens.chips[0].layout.border_top != lens.chips[1].layout.border_top
     assert all(isinstance(part, ipywidgets.Widget) for part in lens.children)
     assert "2 tokens" in repr(lens) and len(repr(lens)) < 100
@@ -176,8 +185,8 @@ def test_warmer_means_more_kl() -> None:
 
 def test_what_a_model_wrote_cannot_become_html() -> None:
     lens = KLMicroscope([NASTY], 0.2)
-    assert "<img" not in lens.words.value and "<b>" not in lens.words.value and "<i>" not in lens.words.value
-    assert escape(" <b>bold</b>".strip()) in lens.words.value
+    assert "<img" not in lens.details.value and "<b>" not in lens.details.value and "<i>" not in lens.details.value
+    assert escape(" <b>bold</b>".strip()) in lens.details.value
     assert lens.chips[0].description == NASTY.text.strip()  # the front end makes a text node of it
 
 

@@ -9,7 +9,7 @@ import ipywidgets
 import pytest
 
 from rlhf_mini.rankings import RankingSession, RankingStore
-from rlhf_mini.widgets import Desk, PlainRanking, RankingWidget, ranking_widget
+from rlhf_mini.widgets import PlainRanking, RankingController, RankingWidget, ranking_widget
 from rlhf_mini.widgets.plain import groups
 
 ITEMS = [(f"Prompt {i}.", ["one", "two", "<b>three</b>"]) for i in range(3)]
@@ -20,50 +20,50 @@ def session(folder: Path | None = None, annotator: str = "Ada") -> RankingSessio
 
 
 def test_an_answer_is_on_the_disk_when_the_view_says_saved(tmp_path: Path) -> None:
-    desk = Desk(session(tmp_path))
-    view = desk.do({"act": "submit", "turn": 0, "ranking": [[0], [1, 2]]})
+    controller = RankingController(session(tmp_path))
+    view = controller.handle({"act": "submit", "turn": 0, "ranking": [[0], [1, 2]]})
     assert (view["saved"], view["done"], view["turn"]) == ("ranking saved", 1, 1)
     assert len(RankingStore(tmp_path, "Ada").records()) == 1
 
 
 def test_without_a_store_nothing_is_called_saved() -> None:
-    assert "memory only" in Desk(session()).do({"act": "skip"})["saved"]
+    assert "memory only" in RankingController(session()).handle({"act": "skip"})["saved"]
 
 
 def test_an_answer_to_what_is_no_longer_shown_does_nothing() -> None:
-    desk = Desk(session())
-    desk.do({"act": "skip", "turn": 0})
-    assert desk.do({"act": "skip", "turn": 0})["done"] == 1
+    controller = RankingController(session())
+    controller.handle({"act": "skip", "turn": 0})
+    assert controller.handle({"act": "skip", "turn": 0})["done"] == 1
 
 
 def test_an_answer_that_cannot_be_used_keeps_the_item_and_says_why() -> None:
-    desk = Desk(session())
-    before = desk.view()
-    view = desk.do({"act": "submit", "turn": 0, "ranking": [[0]]})
+    controller = RankingController(session())
+    before = controller.view()
+    view = controller.handle({"act": "submit", "turn": 0, "ranking": [[0]]})
     assert view["error"].startswith("ranking is [[0]]")
     assert {**view, "error": ""} == before
 
 
 @pytest.mark.parametrize("act", [{}, {"act": "sing"}, {"act": "submit", "ranking": "x"}, {"act": "undo"}])
 def test_strange_acts_are_errors_in_the_view(act: dict[str, Any]) -> None:
-    assert Desk(session()).do(act)["error"]
+    assert RankingController(session()).handle(act)["error"]
 
 
 def test_a_disk_that_is_full_is_said_at_once(tmp_path: Path) -> None:
-    desk = Desk(session(tmp_path / "folder"))
+    controller = RankingController(session(tmp_path / "folder"))
     (tmp_path / "folder").write_text("a file is in the way")
-    view = desk.do({"act": "skip", "turn": 0})
+    view = controller.handle({"act": "skip", "turn": 0})
     assert "not saved" in view["error"] and view["done"] == 0 and not view["saved"]
 
 
 def test_the_clock_starts_when_the_item_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([100.0, 200.0, 205.5, 205.5])
     monkeypatch.setattr("time.monotonic", lambda: next(now))
-    desk = Desk(session())
-    desk.view()  # made at 100
-    desk.do({"act": "seen", "turn": 0})  # in sight at 200
-    desk.do({"act": "submit", "turn": 0, "ranking": [[0], [1], [2]]})
-    assert desk.session.records[0].seconds == 5.5
+    controller = RankingController(session())
+    controller.view()  # made at 100
+    controller.handle({"act": "seen", "turn": 0})  # in sight at 200
+    controller.handle({"act": "submit", "turn": 0, "ranking": [[0], [1], [2]]})
+    assert controller.session.records[0].seconds == 5.5
 
 
 def test_after_a_restart_the_widget_goes_on_where_the_person_was(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_messages_of_the_page_are_acts() -> None:
 def test_rating_becomes_points_and_a_ranking() -> None:
     widget = RankingWidget(session(), rating=True)
     widget.act(act="submit", ratings=[7, 1, 7])
-    (record,) = widget.desk.session.records
+    (record,) = widget.controller.session.records
     assert record.kind == "rating" and len(record.ranking) == 2
 
 
@@ -109,7 +109,7 @@ def test_the_plain_form_ranks_by_places() -> None:
     for choice, place in zip(form.choices, (2, 1, 2), strict=True):
         choice.value = place
     form.buttons["Submit"].click()
-    (record,) = form.desk.session.records
+    (record,) = form.controller.session.records
     assert [sorted(map(record.shown_order.index, group)) for group in record.ranking] == [[1], [0, 2]]
 
 
@@ -117,7 +117,7 @@ def test_the_plain_form_waits_for_every_choice() -> None:
     form = PlainRanking(session())
     form.choices[0].value = 1
     form.buttons["Submit"].click()
-    assert not form.desk.session.records and "choose for every text" in form.message.value
+    assert not form.controller.session.records and "choose a number for every text" in form.message.value
 
 
 def test_the_plain_form_shows_text_as_text() -> None:

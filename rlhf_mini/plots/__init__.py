@@ -1,4 +1,4 @@
-"""Plots for notebooks and the report: of a run, of labels and the reward model, and the style they share."""
+"""Plots for notebooks and the report: of a run, of labels and the reward model, and of one ending's tokens."""
 
 from rlhf_mini.plots.labels import LABEL_FORMS, accuracy_against_labels, annotator_agreement, calibration
 from rlhf_mini.plots.run import (
@@ -12,7 +12,8 @@ from rlhf_mini.plots.run import (
     series,
 )
 from rlhf_mini.plots.style import ARMS, STYLES, Style, labelled_axes, number, without_legend
+from rlhf_mini.plots.tokens import token_plot
 
 __all__ = ["ARMS", "LABEL_FORMS", "OVERVIEW", "QUANTITIES", "STYLES", "Style", "accuracy_against_labels",
            "annotator_agreement", "calibration", "curve", "labelled_axes", "mean_rewards", "number", "overview",
-           "proxy_against_gold", "reward_to_compare", "series", "without_legend"]
+           "proxy_against_gold", "reward_to_compare", "series", "token_plot", "without_legend"]

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlhf_mini import plots
+from rlhf_mini import plots, team
 from rlhf_mini.plots import STYLES, number
 from rlhf_mini.report import text
 from rlhf_mini.report.html import Html, document, inline_svg, join, tag
@@ -24,6 +24,7 @@ STORY_ARMS = ("sft", "ppo", "ppo_no_kl")
 LARGE, SMALL = (5.6, 3.5), (3.9, 2.9)  # inches
 
 
+@team.once
 def write_report(folder: str | Path, metrics: Metrics, history: History, samples: Mapping[str, Any]) -> Path:
     """Write `report.html` into the folder and return its path; the page names what is not measured yet."""
     css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")

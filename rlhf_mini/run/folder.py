@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from rlhf_mini import team
 from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.run.history import History
@@ -23,8 +24,8 @@ try:
 except ImportError:  # Windows has no flock: two runs in one folder are not noticed there
     fcntl = None  # type: ignore[assignment]
 
-OUTPUTS = ("config.json", "sft", "rankings.jsonl", "reward_model", "policy", "policy_no_kl", "history.jsonl",
-           "samples.json", "metrics.json", "report.html")
+OUTPUTS = ("config.json", "settings.json", "sft", "rankings.jsonl", "reward_model", "policy", "policy_no_kl",
+           "history.jsonl", "samples.json", "metrics.json", "report.html")
 
 
 def versions() -> dict[str, str]:
@@ -76,6 +77,15 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         self.check()
+        team.wait()  # nothing is made before all processes have looked
+        self._open()
+        team.wait()
+        self._stages = read_json(self.state / "stages.json", {})
+        self._earlier_seconds = self._stages.get("total", 0.0)
+        return self
+
+    @team.once
+    def _open(self) -> None:
         try:
             self.state.mkdir(parents=True, exist_ok=True)
             self._lock = (self.state / "lock").open("a+", encoding="utf-8")
@@ -90,18 +100,25 @@ class RunFolder:
             self._check_contents()
             if not (self.path / "config.json").exists():
                 write_json(self.path / "config.json", config_to_json(self.config))
-            self._stages = read_json(self.state / "stages.json", {})
+            read_json(self.state / "stages.json", {})  # a damaged file is found while the lock can be given back
         except BaseException:
             self._lock.close()
             raise
-        self._earlier_seconds = self._stages.get("total", 0.0)
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         if self._lock is not None:
             self._lock.close()  # closing releases the lock; so does the end of the process
 
+    def recorded_settings(self, effective: RunConfig) -> RunConfig:
+        """The settings that the run was started with after they were adapted to model and data, or these, recorded."""
+        path = self.path / "settings.json"
+        if not path.exists():
+            write_json(path, config_to_json(effective))
+        team.wait()
+        return load_config(self.path, path.name)
+
+    @team.once
     def check(self) -> None:
         """Check the folder without making or locking anything. Raises: InputError, as on entering."""
         if os.access(self.state / "lock", os.R_OK | os.W_OK):
@@ -157,6 +174,7 @@ class RunFolder:
             entry["seconds"] += time.perf_counter() - start
             self._stages["total"] = self.total_seconds()
             write_json(self.state / "stages.json", self._stages)
+        team.wait()  # the results of the stage are there for all processes
 
     def total_seconds(self) -> float:
         """Seconds that this run has taken, summed over all attempts."""

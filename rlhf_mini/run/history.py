@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf_mini import team
+
 
 class History:
     """history.jsonl: one line for each iteration of PPO, appended when the iteration ends."""
@@ -21,11 +23,13 @@ class History:
         whole = [line for line in self.path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
         return [json.loads(line) for line in whole]
 
+    @team.once
     def append(self, line: Mapping[str, Any]) -> None:
         """Add one line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
+    @team.once
     def truncate(self, arm: str, iterations: int) -> None:
         """Remove the lines of `arm` after its first `iterations` iterations, which a resumed run does again."""
         lines = self.read()

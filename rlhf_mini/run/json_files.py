@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rlhf_mini import team
 from rlhf_mini.errors import InputError
 
 
+@team.once
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file in one step: a reader finds the old file or the new one, and nothing in between."""
     scratch = path.with_name(path.name + ".tmp")

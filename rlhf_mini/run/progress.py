@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from rlhf_mini import team
+
 T = TypeVar("T")
 LINES_PER_STAGE = 4  # printed where there is no terminal
 
@@ -15,6 +17,9 @@ LINES_PER_STAGE = 4  # printed where there is no terminal
 def progress(steps: Iterable[T], total: int, title: str, describe: Callable[[T], str],
              done: int = 0) -> Iterator[T]:
     """Yield the steps unchanged, and show how many are done and what `describe` returns for each."""
+    if not team.first():
+        yield from steps
+        return
     if sys.stderr.isatty():
         with tqdm(total=total, initial=done, desc=title, dynamic_ncols=True, leave=True) as bar:
             for step in steps:

@@ -1,14 +1,36 @@
-"""The settings of a run as config.json: written, read, and compared with other settings."""
+"""The settings that a run was asked for: from options, written as config.json, read, and compared with others."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rlhf_mini.config import PPOConfig, RewardConfig, RunConfig, SFTConfig
 from rlhf_mini.errors import InputError
+
+PPO_OPTIONS = ("kl_coef", "temperature", "adaptive")  # options of the command that belong to PPOConfig
+
+
+def requested_config(options: Mapping[str, Any], resume: bool = False) -> RunConfig:
+    """The settings of a run: the given options, and for the rest the defaults or those of the run to resume."""
+    config = load_config(options["out"]) if resume else RunConfig(out=options["out"])
+    ppo = {name: options[name] for name in PPO_OPTIONS if name in options}
+    others = {name: value for name, value in options.items() if name not in PPO_OPTIONS}
+    if "rankings" in others:
+        others["rankings"] = tuple(path.resolve() for path in others["rankings"])
+    if "base" in others:
+        others["base"] = _base(others["base"])
+    return replace(config, ppo=replace(config.ppo, **ppo), **others)
+
+
+def _base(name: str) -> str:
+    """The full path of a folder, so that the run can be resumed from anywhere; a hub name unchanged."""
+    if not name.strip():
+        raise InputError("--base is empty: give a folder or a hub name, or leave it out for the embedded checkpoint")
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def config_to_json(config: RunConfig) -> dict[str, Any]:
@@ -18,9 +40,12 @@ def config_to_json(config: RunConfig) -> dict[str, Any]:
     return {**values, "rankings": [str(Path(path).resolve()) for path in config.rankings]}
 
 
-def load_config(out: Path) -> RunConfig:
-    """The settings of the run in a folder. Raises: InputError if there is no run, or its settings cannot be read."""
-    path = out / "config.json"
+def load_config(out: Path, name: str = "config.json") -> RunConfig:
+    """The requested settings of the run in a folder; those it really uses are in "settings.json".
+
+    Raises: InputError if there is no run, or its settings cannot be read.
+    """
+    path = out / name
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         parts = {"sft": SFTConfig, "reward": RewardConfig, "ppo": PPOConfig}

@@ -1,4 +1,4 @@
-"""The same session in plain ipywidgets: a row of choices under each completion, and buttons."""
+"""A ranking form in plain ipywidgets: a row of choices under each completion, and buttons."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from typing import Any
 import ipywidgets
 
 from rlhf_mini.rankings import RankingSession
-from rlhf_mini.widgets.desk import Desk
+from rlhf_mini.widgets.controller import RankingController
 
 TEXT = '<div style="white-space: pre-wrap; line-height: 1.4; padding: 4px 0">{}</div>'
 
 
 class PlainRanking(ipywidgets.VBox):
-    """A form over a session: a place from 1 (best) for every completion, where equal places tie; or 1 to 7 points."""
+    """A form for a session: each completion gets a place from 1 (best), where equal places tie, or 1 to 7 points."""
 
     def __init__(self, session: RankingSession, rating: bool = False) -> None:
-        self.desk = Desk(session, rating)
+        self.controller = RankingController(session, rating)
         self.choices: list[ipywidgets.ToggleButtons] = []
         self.buttons = {name: ipywidgets.Button(description=name, button_style="primary" if name == "Submit" else "")
                         for name in ("Submit", "Skip", "Undo")}
         for name, button in self.buttons.items():
             button.on_click(lambda _, name=name: self.act(act=name.lower()))
         super().__init__()
-        self._show(self.desk.view())
+        self._show(self.controller.view())
 
     def act(self, **act: Any) -> dict[str, Any]:
-        """Do what a press of a button does; "submit" takes the choices made unless it brings its own."""
+        """Do the same as a click on a button; "submit" uses the form's choices unless it has a ranking or ratings."""
         if act.get("act") == "submit" and not {"ranking", "ratings"} & act.keys():
             chosen = [choice.value for choice in self.choices]
             if None in chosen:
-                self._say("choose for every text first, then submit", wrong=True)
-                return self.desk.view()
-            act |= {"ratings": chosen} if self.desk.rating else {"ranking": groups(chosen)}
-        turn = self.desk.turn
-        view = self.desk.do(act)
-        if self.desk.turn != turn:
+                self._show_message("choose a number for every text first, then submit", wrong=True)
+                return self.controller.view()
+            act |= {"ratings": chosen} if self.controller.rating else {"ranking": groups(chosen)}
+        turn = self.controller.turn
+        view = self.controller.handle(act)
+        if self.controller.turn != turn:
             self._show(view)
         else:
-            self._say(view["error"], wrong=True)
+            self._show_message(view["error"], wrong=True)
         return view
 
     def _show(self, view: dict[str, Any]) -> None:
@@ -53,26 +53,26 @@ class PlainRanking(ipywidgets.VBox):
         cards = [ipywidgets.VBox([_text(f"{position}. {text}"), choice]) for position, (text, choice)
                  in enumerate(zip(view["shown"], self.choices, strict=True), start=1)]
         if view["finished"]:
-            head.append(_text(f"All {total} are done. Undo takes back the latest."))
+            head.append(_text(f"All {total} are done. Undo takes back the latest answer."))
         else:
             head += [_text(view["prompt"], strong=True), ipywidgets.HTML(
-                "7 is best, 1 is worst" if view["rating"] else "1 is best; the same place twice is a tie")]
+                "7 is best, 1 is worst" if view["rating"] else "1 is best; equal places are a tie")]
         self.buttons["Undo"].disabled = not view["can_undo"]
         for name in ("Submit", "Skip"):
             self.buttons[name].disabled = view["finished"]
-        self._say(view["error"] or view["saved"], wrong=bool(view["error"]))
+        self._show_message(view["error"] or view["saved"], wrong=bool(view["error"]))
         self.children = (*head, *cards, ipywidgets.HBox(list(self.buttons.values())), self.message)
 
-    def _say(self, message: str, wrong: bool = False) -> None:
+    def _show_message(self, message: str, wrong: bool = False) -> None:
         colour = "var(--jp-error-color1, #b00020)" if wrong else "var(--jp-success-color1, #1b5e20)"
         self.message.value = f'<span role="status" style="color: {colour}">{escape(message)}</span>'
 
 
 def groups(places: list[int]) -> list[list[int]]:
-    """Places on a form to tie groups of positions, best first: [2, 1, 2] -> [[1], [0, 2]]."""
+    """Tie groups of positions, best first, from the place of each position: [2, 1, 2] -> [[1], [0, 2]]."""
     return [[position for position, place in enumerate(places) if place == level] for level in sorted(set(places))]
 
 
 def _text(text: str, strong: bool = False) -> ipywidgets.HTML:
-    """Text as text: a model may write anything."""
+    """A text, escaped, because a model may write HTML."""
     return ipywidgets.HTML(TEXT.format(f"<strong>{escape(text)}</strong>" if strong else escape(text)))

@@ -1,4 +1,4 @@
-// The view of one RankingWidget. It shows `view` (see desk.py) and sends back what the person did.
+// The view of one RankingWidget. It shows `view` (see controller.py) and sends the person's acts to it.
 // All text goes in through textContent: whatever a model wrote appears literally and runs nothing.
 
 const ORDINALS = ["best", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th"];
@@ -59,7 +59,7 @@ function render({ model, el }) {
   }
 
   function tie() {
-    if (groups.length < 2) return say("rank two texts first, then T ties them", true);
+    if (groups.length < 2) return say("rank two texts first, then press T to tie them", true);
     const last = groups.pop();
     groups[groups.length - 1].push(...last);
     changed(`text ${last[0] + 1} ties with the one before`);

@@ -1,4 +1,4 @@
-"""The ranking widget: cards side by side, ranked or rated by keyboard, click or drag."""
+"""The ranking widget: cards side by side, which are ranked or rated by keyboard, click or drag."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import anywidget
 import traitlets
 
 from rlhf_mini.rankings import RankingSession
-from rlhf_mini.widgets.desk import Desk
+from rlhf_mini.widgets.controller import RankingController
 from rlhf_mini.widgets.plain import PlainRanking
 
 HERE = Path(__file__).parent
 
 
 class RankingWidget(anywidget.AnyWidget):
-    """Cards over a session. Every answer is on the disk before the next item is shown.
+    """Cards for the items of a session. Every answer is on the disk before the next item is shown.
 
-    Keys: the cards' numbers from best to worst, T ties the latest with the one before, Enter submits, S skips,
-    U undoes, arrows move. With `rating`, the numbers 1 to 7 rate the card that has the focus.
-    Run the cell again, after a restart of the kernel too, and it goes on where the annotator was.
+    Keys: the numbers of the cards from best to worst, T ties the latest card with the one before, Enter submits, S
+    skips, U undoes, arrows move. With `rating`, the numbers 1 to 7 rate the card that has the focus.
+    When the cell is run again, even after a restart of the kernel, the annotator continues where they stopped.
     """
 
     _esm = HERE / "ranking.js"
@@ -28,21 +28,22 @@ class RankingWidget(anywidget.AnyWidget):
     view = traitlets.Dict().tag(sync=True)
 
     def __init__(self, session: RankingSession, rating: bool = False) -> None:
-        self.desk = Desk(session, rating)
-        super().__init__(view=self.desk.view())
+        self.controller = RankingController(session, rating)
+        super().__init__(view=self.controller.view())
         self.on_msg(self._receive)
 
     def act(self, **act: Any) -> dict[str, Any]:
-        """Do what a person would do by hand: `act(act="submit", ranking=[[0], [1]])`; returns the view after it."""
-        self.view = self.desk.do(act)
+        """Do the same as a person's act, as in `act(act="submit", ranking=[[0], [1]])`; returns the view after it."""
+        self.view = self.controller.handle(act)
         return self.view
 
     def _receive(self, widget: Any, content: Any, buffers: Any) -> None:
         if isinstance(content, dict):
-            self.view = self.desk.do(content)
-            self.send({"turn": self.desk.turn, "error": self.desk.error})  # an answer, even if nothing changed
+            self.view = self.controller.handle(content)
+            # Always reply, even if the view has not changed.
+            self.send({"turn": self.controller.turn, "error": self.controller.error})
 
 
 def ranking_widget(session: RankingSession, rating: bool = False, plain: bool = False) -> RankingWidget | PlainRanking:
-    """The widget for a session; `plain` makes it of ipywidgets alone, for front ends where anywidget cannot load."""
+    """The widget for a session; `plain` uses ipywidgets alone, for front ends that cannot load anywidget."""
     return PlainRanking(session, rating) if plain else RankingWidget(session, rating)

@@ -1,4 +1,4 @@
-"""Between a session and what shows it: what is to be seen now, and what a person did with it."""
+"""Between a session and its user interface: what to show now, and what to do when a person acts."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from typing import Any
 from rlhf_mini.errors import InputError
 from rlhf_mini.rankings import NotSavedError, RankingSession
 
-Act = Mapping[str, Any]  # {"act": "submit", "item": 3, "ranking": [[1], [0, 2]]}: see `Desk.do`
+Act = Mapping[str, Any]  # {"act": "submit", "item": 3, "ranking": [[1], [0, 2]]}: see `RankingController.handle`
 
 
-class Desk:
-    """Takes a person's acts to the session and says what to show, so that every form behaves alike."""
+class RankingController:
+    """Passes a person's acts to the session and returns what to show; all widgets share it, so they behave alike."""
 
     def __init__(self, session: RankingSession, rating: bool = False) -> None:
         self.session = session
         self.rating = rating
-        self.turn = 0  # counts what was shown: an act that answers something older does nothing
+        self.turn = 0  # the number of the current view; an act on an older view is ignored
         self.error = ""
         self.saved = ""
 
     def view(self) -> dict[str, Any]:
-        """What is to be seen: plain values that JSON can carry.
+        """What to show, as JSON values.
 
-        `shown` holds the completions in the order of their positions; `saved` says what became of the latest act,
-        `error` what went wrong with it.
+        `shown` holds the completions by position. `saved` says how the latest act was saved, and `error` why it failed.
         """
         item = self.session.current
         done, total = self.session.progress
@@ -34,11 +33,11 @@ class Desk:
                 "finished": item is None, "done": done, "total": total, "can_undo": self.session.can_undo,
                 "saved": self.saved, "error": self.error}
 
-    def do(self, act: Act) -> dict[str, Any]:
-        """Do what a person asked for and return the view after it.
+    def handle(self, act: Act) -> dict[str, Any]:
+        """Do one act of a person, and return the view after it.
 
         Acts: "submit" with `ranking` (tie groups of positions, best first) or `ratings` (1 to 7 by position), "skip",
-        "undo", and "seen", with which the time for an item begins. Each carries the `turn` of the view it answers.
+        "undo", and "seen", which starts the clock of an item. Each has the `turn` of the view that it belongs to.
         """
         if act.get("turn", self.turn) != self.turn:
             return self.view()
@@ -52,7 +51,7 @@ class Desk:
             return self.view()
         self.turn += 1
         self.error = ""
-        self.saved = self._what_became(record.kind)
+        self.saved = self._saved_text(record.kind)
         return self.view()
 
     def _answer(self, act: Act) -> Any:
@@ -68,8 +67,8 @@ class Desk:
             case other:
                 raise InputError(f"act is {other!r}: give submit, skip, undo or seen")
 
-    def _what_became(self, kind: str) -> str:
+    def _saved_text(self, kind: str) -> str:
         what = {"ranking": "ranking", "rating": "ratings", "skip": "skip", "undo": "undo"}[kind]
         if self.session.store is None:
-            return f"{what} kept in memory only: this session has no store"
+            return f"{what} kept in memory only, because this session has no store"
         return f"{what} saved"

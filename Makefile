@@ -60,10 +60,10 @@ bands:      ## how far the numbers of the notebooks in TRAIN move when they trai
 	PYTHONPATH=. $(PYTHON) assets/record/bands.py $(foreach n,$(TRAIN),$(wildcard notebooks/$(n)_*.ipynb))
 
 bugs:       ## put bugs into the package, one at a time, and see a notebook notice each (an hour)
-	$(PYTHON) tests/seed_bugs.py
+	PYTHONPATH=. $(PYTHON) tests/seed_bugs.py
 
 stops:      ## press stop early in every live picture, and see the notebook run on (ten minutes)
-	$(PYTHON) tests/stop_early.py
+	PYTHONPATH=. $(PYTHON) tests/stop_early.py
 
 wheel:      ## a wheel with the checkpoint inside, into dist/
 	$(PYTHON) -m build --wheel

@@ -1,7 +1,7 @@
 """Press the stop button early: every notebook with a live picture, stopped after a few steps, must run on to its end.
 
-    python tests/stop_early.py                 # all of them, after two steps, about a minute each
-    python tests/stop_early.py --after 1 06    # those whose name holds the word, after one
+    PYTHONPATH=. python tests/stop_early.py                 # all of them, after two steps, about a minute each
+    PYTHONPATH=. python tests/stop_early.py --after 1 06    # those whose name holds the word, after one
 
 Facts may then print False: only errors count.
 """

@@ -242,7 +242,7 @@ def test_a_simulated_taste_repeats_itself_and_writes_into_the_store(tmp_path: Pa
 def test_items_have_different_endings_and_each_opening_once(tiny_model: Any, tiny_tokenizer: Any,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     told = ["a", "b", "a", "c", "d", "e", "x", "x", "x", "x", "x", "x", "y", "y", "z", "y", "y", "y"]
-    samples = Samples([], told, [], [], torch.zeros(0))
+    samples = Samples([], told, [], [], torch.zeros(0), torch.zeros(0))
     monkeypatch.setattr("rlhf_mini.teaching.taste.sample_endings", lambda *_, **__: samples)
     items = taste_items(tiny_model, tiny_tokenizer, OPENINGS[:3], each=4)
     assert items == [(OPENINGS[0], ["a", "b", "c", "d"]), (OPENINGS[2], ["y", "z"])]

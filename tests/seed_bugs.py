@@ -72,7 +72,7 @@ def tampered(tree: Path, module: str, right: str, wrong: str) -> Path:
     path = tree / "rlhf_mini" / module
     source = path.read_text(encoding="utf-8")
     if source.count(right) != 1:
-        raise SystemExit(f"{right!r} does not stand once in {module}: mend this script")
+        raise SystemExit(f"{right!r} does not occur exactly once in {module}: fix this script")
     path.write_text(source.replace(right, wrong), encoding="utf-8")
     return tree / "notebooks"
 

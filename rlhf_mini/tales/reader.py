@@ -150,7 +150,7 @@ def _why_ungrammatical(scene: Scene | None, parse: list[Match], stuck: str) -> s
     if scene is None:
         return "the opening is not the opening of a tale"
     if not parse:
-        return f"no sentence of a tale reads on at '… {stuck} …'" if stuck else "there is no ending"
+        return f"no sentence of a tale fits at '… {stuck} …'" if stuck else "there is no ending"
     if not parse[-1].pattern.closes:
         return "the ending does not end"
     return f"an ending has 2 to {MAX_SENTENCES} sentences, this one {len(parse)}"

@@ -32,10 +32,10 @@ from rlhf_mini.teaching.taste import (
     Outcome,
     blind_pairs,
     learn_taste,
-    let_judge,
-    own_marks,
+    ratings_on_own_scale,
     score_by_text,
     shift,
+    simulate_judging,
     taste_items,
     utilities,
     win_rate,
@@ -203,14 +203,14 @@ def test_shift_by_hand() -> None:
     assert shift(before, after) == pytest.approx(2 / math.sqrt(2))  # means 2 and 4, unbiased deviation sqrt 2
 
 
-def test_shift_has_no_unit_where_nothing_varies() -> None:
-    with pytest.raises(InputError, match="do not vary"):
+def test_shift_needs_values_that_vary() -> None:
+    with pytest.raises(InputError, match="are all equal"):
         shift(torch.ones(3), torch.zeros(3))
 
 
 def test_own_marks_by_hand() -> None:
     # half a standard deviation of 2 is 1: 10 is usual and gets 4, 11 gets 5, what is far off the ends of the scale
-    assert own_marks([10.0, 11.0, 9.0, 12.9, 99.0, -99.0], mean=10.0, deviation=2.0) == [4, 5, 3, 7, 7, 1]
+    assert ratings_on_own_scale([10.0, 11.0, 9.0, 12.9, 99.0, -99.0], mean=10.0, deviation=2.0) == [4, 5, 3, 7, 7, 1]
 
 
 def items_of_tales(count: int) -> list[tuple[str, list[str]]]:
@@ -220,8 +220,8 @@ def items_of_tales(count: int) -> list[tuple[str, list[str]]]:
 
 def test_a_simulated_taste_ranks_and_rates_with_the_same_impressions() -> None:
     taste, items = SIMULATED_TASTES["gloomy"], items_of_tales(12)
-    ranked = let_judge(RankingSession(items, taste.name, simulated=True), taste, seed=3)
-    rated = let_judge(RankingSession(items, taste.name, simulated=True), taste, seed=3, scale=(0.0, 1.0))
+    ranked = simulate_judging(RankingSession(items, taste.name, simulated=True), taste, seed=3)
+    rated = simulate_judging(RankingSession(items, taste.name, simulated=True), taste, seed=3, scale=(0.0, 1.0))
     assert {record.kind for record in ranked} == {"ranking"}
     assert {record.kind for record in rated} == {"rating"}
     orders = set(to_pairs(ranked))
@@ -232,11 +232,11 @@ def test_a_simulated_taste_ranks_and_rates_with_the_same_impressions() -> None:
 def test_a_simulated_taste_repeats_itself_and_writes_into_the_store(tmp_path: Path) -> None:
     taste, items = SIMULATED_TASTES["stern"], items_of_tales(5)
     store = RankingStore(tmp_path, taste.name)
-    first = let_judge(RankingSession(items, taste.name, store, simulated=True), taste, scale=(0.5, 1.0))
-    again = let_judge(RankingSession(items, taste.name, simulated=True), taste, scale=(0.5, 1.0))
+    first = simulate_judging(RankingSession(items, taste.name, store, simulated=True), taste, scale=(0.5, 1.0))
+    again = simulate_judging(RankingSession(items, taste.name, simulated=True), taste, scale=(0.5, 1.0))
     assert [record.ratings for record in first] == [record.ratings for record in again]
     assert store.records() == first
-    assert let_judge(RankingSession(items, taste.name, store, simulated=True), taste) == []  # nothing is left
+    assert simulate_judging(RankingSession(items, taste.name, store, simulated=True), taste) == []  # nothing is left
 
 
 def test_items_have_different_endings_and_each_opening_once(tiny_model: Any, tiny_tokenizer: Any,

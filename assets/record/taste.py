@@ -53,9 +53,9 @@ from rlhf_mini.teaching.taste import (
     TASTE_FIT,
     blind_pairs,
     learn_taste,
-    let_judge,
     score_by_text,
     shift,
+    simulate_judging,
     taste_items,
     utilities,
     win_rate,
@@ -122,7 +122,7 @@ def judgements(start: Start, annotator: Annotator, seed: int, settings: Settings
         prompts, endings = zip(*((prompt, ending) for prompt, four in items for ending in four), strict=True)
         known = utilities(annotator, prompts, endings)
         scale = (known.mean().item(), known.std().item())
-    return let_judge(RankingSession(items, annotator.name, seed=seed, simulated=True), annotator, seed, scale)
+    return simulate_judging(RankingSession(items, annotator.name, seed=seed, simulated=True), annotator, seed, scale)
 
 
 def learnt(start: Start, records: Sequence[Ranking], seed: int, settings: Settings) -> tuple[Any, dict[str, float]]:
@@ -165,7 +165,7 @@ def measured(start: Start, policy: Any, annotator: Annotator, seed: int, setting
     blind = slice(settings.samples, None)
     test = blind_pairs(openings[blind], before.endings[blind], after.endings[blind], seed)
     session = RankingSession(test.items, annotator.name, seed=seed, simulated=True)
-    outcome = test.outcome(let_judge(session, annotator, seed))
+    outcome = test.outcome(simulate_judging(session, annotator, seed))
     figures = {f"{name}_{when}": evaluate_samples(told)[f"{name}{mean}"]
                for when, told in (("before", before), ("after", after))
                for name, mean in (("gold", "_mean"), ("coherent", ""), ("distinct", ""))}

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import random
@@ -25,12 +24,15 @@ from transformers import PreTrainedModel
 from rlhf_mini import rankings
 from rlhf_mini.config import PPOConfig, RewardConfig
 from rlhf_mini.errors import InputError
+from rlhf_mini.evaluate import sample_endings
 from rlhf_mini.language_model import context_length, decode_endings, encode_endings, encode_prompts
 from rlhf_mini.ppo import Score
-from rlhf_mini.rankings import Ranking, RankingSession
+from rlhf_mini.rankings import Ranking
 from rlhf_mini.rankings.record import item_key
 from rlhf_mini.reward import fit_reward, normalise, score_tokens
-from rlhf_mini.sampling import Rollout, sample_texts
+from rlhf_mini.run.tasks import let_judge as let_judge
+from rlhf_mini.run.tasks import own_marks as own_marks
+from rlhf_mini.sampling import Rollout
 from rlhf_mini.tales import Annotator
 
 # None of them sits on the panel, whose five all like kind deeds and a glad ending.
@@ -55,32 +57,10 @@ def taste_items(language_model: PreTrainedModel, tokenizer: Any, openings: Seque
     """
     ppo, copies = PPOConfig(), each + SPARE
     prompts = [opening for opening in openings for _ in range(copies)]
-    endings, _, _ = sample_texts(language_model, tokenizer, prompts, max_new_tokens=ppo.max_new_tokens,
-                                 temperature=ppo.temperature, seed=seed)
+    endings = sample_endings(language_model, tokenizer, prompts, max_new_tokens=ppo.max_new_tokens,
+                             temperature=ppo.temperature, seed=seed).endings
     different = [list(dict.fromkeys(endings[i:i + copies]))[:each] for i in range(0, len(endings), copies)]
     return [(opening, found) for opening, found in zip(openings, different, strict=True) if len(found) > 1]
-
-
-def let_judge(session: RankingSession, annotator: Annotator, seed: int = 0,
-              scale: tuple[float, float] | None = None) -> list[Ranking]:
-    """Let a simulated taste judge what is left, through the session that a person uses; returns its records.
-
-    It ranks. With a `scale`, the mean and standard deviation of what it thinks of endings, it gives 1 to 7 points.
-    """
-    def rng(prompt: str) -> random.Random:
-        return random.Random(f"{seed} {annotator.name} {prompt}")
-
-    if scale is None:
-        return rankings.answer(session, lambda prompt, shown: annotator.rank(prompt, shown, rng(prompt)))
-    with session.store.batch() if session.store else contextlib.nullcontext():
-        while (item := session.current) is not None:
-            session.rate(own_marks(annotator.impressions(item.prompt, item.shown, rng(item.prompt)), *scale))
-    return session.records
-
-
-def own_marks(impressions: Iterable[float], mean: float, deviation: float) -> list[int]:
-    """1 to 7 points, half a standard deviation apart, 4 for what is usual: everybody rates on a scale of their own."""
-    return [max(1, min(7, 4 + round(2 * (x - mean) / deviation))) for x in impressions]
 
 
 # --- the reward model -------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from rlhf_mini.sft import train_sft
 SFT = SFTConfig(steps=16, batch_size=8, learning_rate=2e-3, warmup=0.2, weight_decay=0.01, max_grad_norm=1.0, seed=1)
 REWARD = RewardConfig(epochs=2, batch_size=6, learning_rate=2e-3, warmup=0.2, weight_decay=0.01, dropout=0.1,
                       max_grad_norm=1.0, seed=2)
-PPO = PPOConfig(iterations=3, episodes=12, max_new_tokens=48, temperature=0.8, epochs=2, minibatches=2,
+PPO = PPOConfig(iterations=2, episodes=12, max_new_tokens=48, temperature=0.8, epochs=2, minibatches=2,
                 learning_rate=2e-4, adam_eps=1e-4, clip=0.1, value_clip=0.5, value_coef=0.5, value_head_rate=5.0,
                 gamma=0.99, lam=0.95, kl_coef=0.1, adaptive=True, kl_target=0.5, max_grad_norm=1.0, seed=3)
 OPENINGS, EACH = 12, 3

@@ -52,7 +52,7 @@ def load(declared: Path) -> Any:
 def choose(recordings: Sequence[Recording], patterns: Sequence[str]) -> list[str]:
     """The names that patterns mean; all of them where there is no pattern."""
     chosen = []
-    for pattern in patterns:
+    for pattern in (given.removesuffix(".ipynb") for given in patterns):  # as a shell completes them
         found = [one.name for one in recordings if fnmatch.fnmatch(one.name, pattern)
                  or one.name.startswith(f"{pattern}/")]
         if not found:

@@ -58,6 +58,8 @@ class Shelf:
         for file in recording.files:
             if not Path(file).exists():
                 return f"{file} is missing"
+        if entry["parts"] != list(recording.parts or {}):
+            return "it has other parts now"
         old = entry["stamp"]
         if not whole:
             old = {**old, "inputs": {path: found for path, found in old["inputs"].items() if path in recording.reads}}
@@ -73,7 +75,7 @@ class Shelf:
         besides = {path: content(Path(path)) for path in recording.gather_reads}
         self.made[recording.name] = {
             "recorded": time.strftime("%Y-%m-%d"), "seconds": round(seconds, 1),
-            "files": {file: content(Path(file)) for file in recording.files},
+            "files": {file: content(Path(file)) for file in recording.files}, "parts": list(recording.parts or {}),
             "stamp": {**stamp, "inputs": {**stamp["inputs"], **besides}}}
         write(MADE, self.made)
         remove_parts(recording)

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import random
@@ -28,9 +27,11 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import sample_endings
 from rlhf_mini.language_model import context_length, decode_endings, encode_endings, encode_prompts
 from rlhf_mini.ppo import Score
-from rlhf_mini.rankings import Ranking, RankingSession
+from rlhf_mini.rankings import Ranking
 from rlhf_mini.rankings.record import item_key
 from rlhf_mini.reward import fit_reward, normalise, score_tokens
+from rlhf_mini.run.tasks import ratings_on_own_scale as ratings_on_own_scale
+from rlhf_mini.run.tasks import simulate_judging as simulate_judging
 from rlhf_mini.sampling import Rollout
 from rlhf_mini.tales import Annotator
 
@@ -60,28 +61,6 @@ def taste_items(language_model: PreTrainedModel, tokenizer: Any, openings: Seque
                              temperature=ppo.temperature, seed=seed).endings
     different = [list(dict.fromkeys(endings[i:i + copies]))[:each] for i in range(0, len(endings), copies)]
     return [(opening, found) for opening, found in zip(openings, different, strict=True) if len(found) > 1]
-
-
-def simulate_judging(session: RankingSession, annotator: Annotator, seed: int = 0,
-              scale: tuple[float, float] | None = None) -> list[Ranking]:
-    """Let a simulated annotator judge the remaining items in the session that a person uses; returns its records.
-
-    It ranks. With a `scale`, the mean and standard deviation of its utilities, it gives 1 to 7 points instead.
-    """
-    def rng(prompt: str) -> random.Random:
-        return random.Random(f"{seed} {annotator.name} {prompt}")
-
-    if scale is None:
-        return rankings.answer(session, lambda prompt, shown: annotator.rank(prompt, shown, rng(prompt)))
-    with session.store.batch() if session.store else contextlib.nullcontext():
-        while (item := session.current) is not None:
-            session.rate(ratings_on_own_scale(annotator.impressions(item.prompt, item.shown, rng(item.prompt)), *scale))
-    return session.records
-
-
-def ratings_on_own_scale(impressions: Iterable[float], mean: float, deviation: float) -> list[int]:
-    """1 to 7 points, half a standard deviation apart, 4 at the mean: each annotator has their own scale."""
-    return [max(1, min(7, 4 + round(2 * (x - mean) / deviation))) for x in impressions]
 
 
 # --- the reward model -------------------------------------------------------------------------------------------

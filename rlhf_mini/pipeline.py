@@ -39,7 +39,7 @@ from rlhf_mini.run.progress import progress, run_steps
 from rlhf_mini.run.results import measure, metrics_so_far, write_results
 from rlhf_mini.run.settings import adapt_to_model, choose_sizes, fits_context
 from rlhf_mini.run.tasks import ask_panel, given_rankings, make_task, sorted_judgements, split_judgements
-from rlhf_mini.sft import train_sft
+from rlhf_mini.sft import check_loss, mean_loss, train_sft
 
 RANKINGS = "rankings.jsonl"
 SAVE_EVERY = 5  # a run can continue from every fifth iteration of PPO
@@ -98,6 +98,8 @@ def fine_tune(context: RunContext, base: PreTrainedModel) -> PreTrainedModel:
             model = copy.deepcopy(base)
             training = train_sft(model, context.tokenizer, context.task.demonstrations, config.sft)
             run_steps(training, config.sft.steps, "fine-tuning", lambda step: f"loss {step['loss']:.3f}")
+            some = context.task.demonstrations[:8]  # nothing is saved that the last step has broken
+            check_loss(mean_loss(model, context.tokenizer, some), config.sft.steps, config.sft.learning_rate)
             save_language_model(model, context.tokenizer, path)
     return load_language_model(path, config.bf16)[0]
 

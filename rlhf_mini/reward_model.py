@@ -102,6 +102,8 @@ def normalise(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Seque
     if getattr(final_norm, "bias", None) is None:
         raise InputError(f"{type(model).__name__} has no final layer norm with a bias: only GPT-2 can be normalised")
     scores = score_texts(model, tokenizer, prompts, endings, ended).double()
+    if not scores.isfinite().all():
+        raise InputError("the reward model's scores are not finite numbers: lower the learning rate of its fit")
     if len(scores) < 2 or not bool(scores.std() > 1e-6):
         raise InputError(f"the scores of {len(scores)} texts do not vary: give at least two different texts")
     mean, std = scores.mean().item(), scores.std().item()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rlhf_mini import ppo
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
+from rlhf_mini.forward import use_bf16
 from rlhf_mini.language_model import frozen_copy, new_language_model
 from rlhf_mini.ppo import (
     PolicyWithValue,
@@ -422,6 +423,50 @@ def test_sampled_kl_agrees_with_the_exact_one_and_is_positive() -> None:
     exact, sampled = kl_exact.sum(1).mean(), (rollout.logp - logp_ref).sum(1)
     assert exact > 0.01
     assert (sampled.mean() - exact).abs() < 4 * sampled.std() / math.sqrt(800)
+
+
+def test_in_bfloat16_the_first_ratio_is_one_and_weights_and_moments_stay_in_float32() -> None:
+    """The old log-probabilities come from the update's own forward pass: sampling rounds otherwise."""
+    model = make_model()
+    use_bf16(model)
+    config = dataclasses.replace(SMALL, epochs=1, minibatches=1)
+    state = start_ppo(model, config)
+    stats = ppo_iteration(state, frozen_copy(model), how_often_five, PROMPTS, config, EOS, PAD).stats
+    assert stats["ratio_first"] == pytest.approx(1, abs=1e-5)
+    assert {x.dtype for x in state.tensors().values()} == {torch.float32}
+
+
+def test_a_policy_that_diverges_says_where_and_what_to_do() -> None:
+    model = make_model()
+    config = dataclasses.replace(SMALL, learning_rate=1e30, epochs=1, minibatches=1)
+    state = start_ppo(model, config)
+    with pytest.raises(InputError, match=r"^iteration 1: .*the policy has diverged; lower the learning rate"):
+        ppo_iteration(state, frozen_copy(model), how_often_five, PROMPTS, config, EOS, PAD)
+    assert state.iteration == 0  # not counted as done, so nothing of it is saved
+
+
+@pytest.mark.parametrize("bad", [NAN, math.inf])
+def test_a_score_that_is_not_finite_is_named_before_the_policy_is_touched(bad: float) -> None:
+    model = make_model()
+    state = start_ppo(model, SMALL)
+    before = copy.deepcopy(state.policy.state_dict())
+
+    def score(rollout: Rollout) -> Tensor:
+        return torch.tensor([0.0, bad, *[0.0] * (len(rollout.mask) - 2)])
+
+    with pytest.raises(InputError, match=rf"^iteration 1: score\[1\] is {bad}"):
+        ppo_iteration(state, frozen_copy(model), score, PROMPTS, SMALL, EOS, PAD)
+    assert all(torch.equal(x, before[name]) for name, x in state.policy.state_dict().items())
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_policy_as_it_was() -> None:
+    state = start_ppo(make_model(), SMALL)
+    rollout = roll(state.policy)
+    before = copy.deepcopy(state.policy.state_dict())
+    advantages = torch.full(rollout.mask.shape, 3e38)  # finite, but the gradient's norm is not
+    with pytest.raises(InputError, match=r"the norm of the gradient is (inf|nan) at step 1"):
+        step(state, rollout, advantages, torch.zeros_like(advantages), SMALL, 0.5, 1e-3)
+    assert all(torch.equal(x, before[name]) for name, x in state.policy.state_dict().items())
 
 
 def test_the_model_that_was_given_stays_as_it_was() -> None:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from rlhf_mini import rankings, team
 from rlhf_mini.assets import asset
-from rlhf_mini.config import PPOConfig, RunConfig
+from rlhf_mini.config import PPOConfig
 from rlhf_mini.language_model import (
     decode_endings,
     encode_prompts,
@@ -32,6 +32,7 @@ from rlhf_mini.reward import (
     reward_model_from,
     score_rollout,
 )
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.json_files import write_json

@@ -19,7 +19,8 @@ import torch
 from tiny_texts import ENDINGS, OPENINGS
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from rlhf_mini.language_model import load_language_model, new_language_model, train_tokenizer
+from rlhf_mini.language_model import load_language_model
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
 
 # The files that take longest, the longest first: whoever of the workers gets the last one has little left to do.
 LONGEST_FIRST = ["04_", "06_", "07_", "08_", "02_", "01_", "00_", "test_pipeline", "05_", "09_"]

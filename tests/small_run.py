@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from rlhf_mini import cli, pipeline
-from rlhf_mini.config import RunConfig
 from rlhf_mini.run import results, settings, tasks
+from rlhf_mini.run.config import RunConfig
 
 
 def shrink(patch: pytest.MonkeyPatch, iterations: int = 1) -> None:

@@ -14,10 +14,11 @@ import pytest
 
 from rlhf_mini import cli, tales
 from rlhf_mini.cli import main
-from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.language_model import new_language_model, save_language_model, train_tokenizer
+from rlhf_mini.language_model import save_language_model
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
 from rlhf_mini.rankings import Ranking, save_rankings
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.saved_config import requested_config
 

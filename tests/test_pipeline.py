@@ -13,16 +13,13 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf_mini import pipeline, rankings, tales
-from rlhf_mini.config import PPOConfig, RewardConfig, RunConfig, SFTConfig
+from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.language_model import (
-    load_language_model,
-    new_language_model,
-    save_language_model,
-    train_tokenizer,
-)
+from rlhf_mini.language_model import load_language_model, save_language_model
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
 from rlhf_mini.run import progress as progress_module
 from rlhf_mini.run import results, tasks
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import RunFolder, latest_unfinished, next_folder
 from rlhf_mini.run.history import History
 from rlhf_mini.run.json_files import write_json

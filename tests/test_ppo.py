@@ -18,7 +18,7 @@ from rlhf_mini import ppo
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import use_bf16
-from rlhf_mini.language_model import frozen_copy, new_language_model
+from rlhf_mini.language_model import frozen_copy
 from rlhf_mini.ppo import (
     PolicyWithValue,
     PPOIteration,
@@ -38,6 +38,7 @@ from rlhf_mini.ppo import (
     update,
     value_loss,
 )
+from rlhf_mini.pretrain import new_language_model
 from rlhf_mini.sampling import Rollout, sample
 
 EOS, PAD, NAN = 0, 1, float("nan")

@@ -8,9 +8,9 @@ from dataclasses import replace
 from itertools import compress
 from typing import Any
 
-from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import check_prompts, context_length, encode_endings, encode_prompts
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.tasks import Task, seed_for
 
 TUNED_WIDTH = 128  # the width of the embedded model, on which the learning rates were tuned

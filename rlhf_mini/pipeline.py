@@ -32,6 +32,7 @@ from rlhf_mini.reward import (
     reward_model_from,
     score_rollout,
 )
+from rlhf_mini.run.base import check_base, has_seen_tales, note_tales
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.json_files import write_json
@@ -56,9 +57,11 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     """
     folder = RunFolder(config, resume)
     folder.check()
-    config, rankings_copy = choose_sizes(config), folder.path / RANKINGS
+    rankings_copy = folder.path / RANKINGS
     given = given_rankings(config, rankings_copy)
     base, tokenizer = load_language_model(config.base or asset("tiny-tales-gpt2"), config.bf16)
+    check_base(base, tokenizer)
+    config = choose_sizes(config, has_seen_tales(base, tokenizer))
     config, task = adapt_to_model(config, base, tokenizer, make_task(config, given))
     check_shares(config)
     with folder:
@@ -98,6 +101,8 @@ def fine_tune(context: RunContext, base: PreTrainedModel) -> PreTrainedModel:
             model = copy.deepcopy(base)
             training = train_sft(model, context.tokenizer, context.task.demonstrations, config.sft)
             run_steps(training, config.sft.steps, "fine-tuning", lambda step: f"loss {step['loss']:.3f}")
+            if context.task.tales_world:
+                note_tales(model)
             save_language_model(model, context.tokenizer, path)
     return load_language_model(path, config.bf16)[0]
 

@@ -86,8 +86,8 @@ def test_the_guides_run_of_a_class_learns_from_its_rankings(folder: Path, monkey
     run_snippets(GUIDE)
     choose_sizes = pipeline.choose_sizes
 
-    def smaller(config: RunConfig) -> RunConfig:
-        config = choose_sizes(config)
+    def smaller(config: RunConfig, seen_tales: bool) -> RunConfig:
+        config = choose_sizes(config, seen_tales)
         return replace(config, samples=16, demonstrations=64, sft=replace(config.sft, steps=2),
                        reward=replace(config.reward, epochs=1), ppo=replace(config.ppo, iterations=1, episodes=8))
 

@@ -256,7 +256,7 @@ def test_a_base_that_is_no_causal_model_is_refused(broken: Path, architecture: s
 def test_a_base_that_sees_any_number_of_tokens_is_refused(broken: Path) -> None:
     """BLOOM, for one, has no positions: what would a prompt have to fit into?"""
     BloomConfig(architectures=["BloomForCausalLM"]).save_pretrained(broken)
-    with pytest.raises(InputError, match="does not say how many tokens"):
+    with pytest.raises(InputError, match="does not state its context length"):
         load_language_model(broken)
 
 

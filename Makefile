@@ -3,11 +3,10 @@
 VENV   ?= .venv
 PYTHON ?= $(VENV)/bin/python
 OUT    ?= runs/tiny-tales-gpt2
-SEEDS  ?= 3 4 5 6 7
 TRAIN  ?= 00 01 02 04 05 06 07 08 09
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types check run quick pretrain seeds benchmark labels sweep taste notebooks bands bugs stops wheel clean
+.PHONY: help venv test lint types check run quick pretrain record recorded benchmark notebooks bands bugs stops wheel clean
 
 help:       ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -36,34 +35,26 @@ quick:      ## a rough pass of the loop
 pretrain:   ## rebuild the embedded checkpoint into OUT (an hour and a half, or more)
 	$(PYTHON) -m rlhf_mini pretrain --out $(OUT)
 
-seeds:      ## the five seeds of the README table, into assets/seeds.json (over an hour; finished ones are kept)
-	$(PYTHON) -m rlhf_mini seeds --seeds $(SEEDS) --out runs/seeds
-	cp runs/seeds/seeds.json assets/seeds.json
+record:     ## record anew what is out of date in assets/ and notebooks/, or ONLY="run-3 seeds" (hours; stop as you like)
+	$(PYTHON) assets/record/record.py $(if $(JOBS),--jobs $(JOBS)) $(ONLY)
+
+recorded:   ## what is up to date and what is not, and why
+	$(PYTHON) assets/record/record.py --list $(ONLY)
 
 benchmark:  ## a PPO iteration beside a naive one, into assets/benchmark.json
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/ppo_iteration.py --out assets/benchmark.json
 
-labels:     ## accuracy against the number of labels, into assets/label_efficiency.json (over an hour)
-	test -s runs/3/metrics.json || $(PYTHON) -m rlhf_mini run --seed 3 --out runs/3
-	PYTHONPATH=. $(PYTHON) assets/record/label_efficiency.py --run runs/3 --out assets/label_efficiency.json
-
-sweep:      ## the coefficients and the second rounds of notebook 07, into assets/sweep.json (an hour and a half)
-	PYTHONPATH=. $(PYTHON) assets/record/sweep.py --run assets/run-3 --out assets/sweep.json --work runs/sweep
-
-taste:      ## the tastes and seeds of notebook 08, into assets/taste.json (half an hour)
-	PYTHONPATH=. $(PYTHON) assets/record/taste.py --run assets/run-3 --out assets/taste.json
-
-notebooks:  ## run every notebook and store what it shows (a quarter of an hour)
-	$(PYTHON) notebooks/execute.py
+notebooks:  ## run the notebooks that are out of date, and store what they show (a quarter of an hour)
+	$(PYTHON) assets/record/record.py notebooks
 
 bands:      ## how far the numbers of the notebooks in TRAIN move when they train again (an hour and a half)
 	PYTHONPATH=. $(PYTHON) assets/record/bands.py $(foreach n,$(TRAIN),$(wildcard notebooks/$(n)_*.ipynb))
 
 bugs:       ## put bugs into the package, one at a time, and see a notebook notice each (an hour)
-	$(PYTHON) tests/seed_bugs.py
+	PYTHONPATH=. $(PYTHON) tests/seed_bugs.py
 
 stops:      ## press stop early in every live picture, and see the notebook run on (ten minutes)
-	$(PYTHON) tests/stop_early.py
+	PYTHONPATH=. $(PYTHON) tests/stop_early.py
 
 wheel:      ## a wheel with the checkpoint inside, into dist/
 	$(PYTHON) -m build --wheel

@@ -1,5 +1,7 @@
 """Run notebooks from top to bottom and store what they show: `python notebooks/execute.py [NAME.ipynb ...]`.
 
+`make notebooks` does so with those that are out of date.
+
 Widget state and timings are left out of the files: GitHub calls a notebook with widget metadata invalid, and timings
 would change at every run.
 """
@@ -37,7 +39,9 @@ def execute(path: Path) -> tuple[float, float]:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET, None)
-    nbformat.write(notebook, path)
+    scratch = path.with_name(path.name + ".tmp")
+    nbformat.write(notebook, scratch)
+    scratch.replace(path)  # stopped while writing, the old one is there
     return time.monotonic() - started, peak[-1]
 
 

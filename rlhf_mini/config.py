@@ -107,7 +107,7 @@ class PPOConfig:
     temperature: float = 0.7
     epochs: int = 2
     minibatches: int = 2
-    learning_rate: float = 3e-4  # of the first iteration: it falls in a line to 0
+    learning_rate: float = 2.5e-4  # of the first iteration: it falls in a line to 0
     adam_eps: float = 1e-5
     clip: float = 0.2
     value_clip: float = 1.0  # the scores have standard deviation 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,12 @@ class Samples:
     ended: list[bool]
     lengths: list[int]  # tokens, the EOS included
     proxy: Tensor  # (N,) scores of the reward model; zeros where it was not asked
-    kl: float = 0.0  # from the reference, nats per ending; 0 where there was none
+    kl_each: Tensor  # (N,) nats from the reference; zeros where there was none
+
+    @property
+    def kl(self) -> float:
+        """The mean KL from the reference, in nats per ending."""
+        return self.kl_each.mean().item()
 
 
 def sample_endings(model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, max_new_tokens: int,
@@ -39,29 +44,28 @@ def sample_endings(model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, 
     limit = check_prompts(model, prompt_ids, prompts, max_new_tokens)
     generator = torch.Generator().manual_seed(seed)
     size = max(8, min(256, LOGITS_AT_ONCE // (limit * len(tokenizer))))
-    found = Samples(list(prompts), [], [], [], torch.zeros(len(prompts)))
-    kl = 0.0
+    found = Samples(list(prompts), [], [], [], torch.zeros(len(prompts)), torch.zeros(len(prompts), dtype=torch.double))
     for start in range(0, len(prompts), size):
         rollout = sample(model, prompt_ids[start:start + size], max_new_tokens=limit, temperature=temperature,
                          eos_id=tokenizer.eos_token_id, pad_id=pad_id(tokenizer), generator=generator)
         if reference is not None:
             compared = team.by_rows(partial(compare_to_reference, model, reference, temperature=temperature), rollout)
-            kl += compared[1].double().sum().item()
+            found.kl_each[start:start + size] = compared[1].double().sum(1)
         if score is not None:
             found.proxy[start:start + size] = team.by_rows(score, rollout).cpu()
         found.endings.extend(decode_endings(tokenizer, rollout.tokens, rollout.mask))
         found.ended.extend(rollout.ended.tolist())
         found.lengths.extend(rollout.lengths.tolist())
-    return replace(found, kl=kl / len(prompts))
+    return found
 
 
 def best_of_n(samples: Samples, candidates: int, n: int) -> Samples:
     """The best-scored of the first n of every prompt's candidates, which stand next to one another.
 
-    Its `kl` is the bound, ln n - (n - 1) / n.
+    Its KL is the bound, ln n - (n - 1) / n.
     """
     scores = samples.proxy.view(-1, candidates)[:, :n]  # (B, n)
     index = (torch.arange(len(scores)) * candidates + best_of_n_index(scores)).tolist()  # (B,)
     return Samples([samples.prompts[i] for i in index], [samples.endings[i] for i in index],
                    [samples.ended[i] for i in index], [samples.lengths[i] for i in index],
-                   samples.proxy[index], best_of_n_kl(n))
+                   samples.proxy[index], torch.full((len(index),), best_of_n_kl(n), dtype=torch.double))

@@ -9,7 +9,7 @@ One trunk, three heads. The trunk reads rows of tokens of unequal length; a head
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from rlhf_mini.batches import split_by_tokens
 from rlhf_mini.errors import InputError
 
-CHUNK_TOKENS = 2048  # few enough for a CPU's cache, many enough to keep its cores busy
+CHUNK_TOKENS = 2048  # go through the trunk at once: few enough for a CPU's cache, many enough to keep its cores busy
+BLOCK_ROWS = 512  # states go through the LM head at once
 
 
 def hidden_states(model: nn.Module, rows: Sequence[Sequence[int]], starts: Sequence[int],
@@ -70,6 +71,11 @@ def lm_logits(model: nn.Module, hidden: Tensor) -> Tensor:
     """The LM head's logits for the next token. Shapes: (..., D) -> (..., V)."""
     with autocast(model):
         return language_model_of(model).get_output_embeddings()(hidden)
+
+
+def in_blocks(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """`function` of some rows at a time, so that their logits, (rows, V), stay in the cache. Shapes: (N, ...) each."""
+    return torch.cat([function(*rows) for rows in zip(*(x.split(BLOCK_ROWS) for x in tensors), strict=True)])
 
 
 def autocast(model: nn.Module) -> AbstractContextManager[Any]:

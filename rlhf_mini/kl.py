@@ -47,10 +47,7 @@ def exact(logits: Tensor, logits_ref: Tensor, temperature: float = 1.0) -> Tenso
 
     Shapes: (..., V), (..., V) -> (...). Units: nats per token.
     """
-    logp = (full_precision(logits) / temperature).log_softmax(-1)
-    difference = logp - (full_precision(logits_ref) / temperature).log_softmax(-1)
-    difference = difference.masked_fill(logp == -torch.inf, 0.0)  # 0 log 0 is 0
-    return (logp.exp() * difference).sum(-1)
+    return divergence(log_probabilities(logits, temperature), log_probabilities(logits_ref, temperature))
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -58,8 +55,19 @@ def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
     Shapes: (..., V) -> (...). Units: nats per token.
     """
-    logp = (full_precision(logits) / temperature).log_softmax(-1)
-    return -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0.0)).sum(-1)
+    logp = log_probabilities(logits, temperature)
+    return -divergence(logp, torch.zeros_like(logp))
+
+
+def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probabilities of the whole vocabulary. Shapes: (..., V) -> the same. Units: nats."""
+    return (full_precision(logits) / temperature).log_softmax(-1)
+
+
+def divergence(logp: Tensor, logp_ref: Tensor) -> Tensor:
+    """KL(p || p_ref) from log-probabilities of the whole vocabulary. Shapes: (..., V) each -> (...). Units: nats."""
+    difference = (logp - logp_ref).masked_fill(logp == -torch.inf, 0.0)  # 0 log 0 is 0
+    return (logp.exp() * difference).sum(-1)
 
 
 def live(x: Tensor, mask: Tensor, name: str = "x") -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rlhf_mini import kl, team
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.forward import hidden_states, lm_logits
+from rlhf_mini.forward import hidden_states, in_blocks, lm_logits
 from rlhf_mini.sampling import Rollout, check_finite
 
 
@@ -35,7 +35,8 @@ class PolicyWithValue(nn.Module):
     def forward(self, rollout: Rollout, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probabilities and values of the live tokens, by a fresh pass. Shapes: (B, T), (B, T), 0 where masked."""
         hidden = response_states(self, rollout)  # (N, D)
-        logp = kl.token_logprobs(lm_logits(self, hidden), rollout.tokens[rollout.mask], temperature)
+        logp = in_blocks(lambda states, tokens: kl.token_logprobs(lm_logits(self, states), tokens, temperature),
+                         hidden, rollout.tokens[rollout.mask])  # (N,)
         values = kl.full_precision(self.value_head(hidden).squeeze(-1))
         return unpack(logp, rollout.mask), unpack(values, rollout.mask)
 
@@ -53,12 +54,17 @@ def compare_to_reference(policy: nn.Module, reference: nn.Module, rollout: Rollo
     The policy's logits come from the states that sampling kept, the reference's from a forward pass.
     Shapes: -> (B, T) each, 0 where masked. Units: nats per token.
     """
+    def compare(states: Tensor, states_ref: Tensor, tokens: Tensor) -> Tensor:
+        logp = kl.log_probabilities(lm_logits(policy, states), temperature)  # (n, V)
+        logp_ref = kl.log_probabilities(lm_logits(reference, states_ref), temperature)  # (n, V)
+        return torch.stack([logp_ref.gather(1, tokens[:, None])[:, 0], kl.divergence(logp, logp_ref),
+                            -kl.divergence(logp, torch.zeros_like(logp))], 1)  # (n, 3)
+
     mask = rollout.mask
-    logits = lm_logits(policy, rollout.hidden[mask])  # (N, V)
-    logits_ref = lm_logits(reference, response_states(reference, rollout))  # (N, V)
-    logp_ref = kl.token_logprobs(logits_ref, rollout.tokens[mask], temperature)
-    kl_exact, entropy = kl.exact(logits, logits_ref, temperature), kl.entropy(logits, temperature)
-    return unpack(logp_ref, mask), unpack(kl_exact, mask), unpack(entropy, mask)
+    states_ref = response_states(reference, rollout)  # (N, D)
+    found = in_blocks(compare, rollout.hidden[mask], states_ref, rollout.tokens[mask])  # (N, 3)
+    logp_ref, kl_exact, entropy = (unpack(column, mask) for column in found.unbind(1))
+    return logp_ref, kl_exact, entropy
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Proof that the notebooks notice: put one bug at a time into a copy of the package, and see a notebook fail.
 
-    python tests/seed_bugs.py            # all of them, a minute or two each
-    python tests/seed_bugs.py whitened   # those whose name, or whose notebook's name, holds the word
+    PYTHONPATH=. python tests/seed_bugs.py            # all of them, a minute or two each
+    PYTHONPATH=. python tests/seed_bugs.py whitened   # those whose name, or whose notebook's name, holds the word
 
 First every notebook has to pass without a bug. A cell that prints the package's source would notice any change, so
 failures of such cells do not count; a numeric bug has to be noticed by a number with an error.

@@ -1,7 +1,7 @@
-"""Press the stop button early: every notebook with a live picture, stopped after a few steps, must run on to its end.
+"""Press the stop button early: every notebook with a live plot, stopped after a few steps, must run on to its end.
 
-    python tests/stop_early.py                 # all of them, after two steps, about a minute each
-    python tests/stop_early.py --after 1 06    # those whose name holds the word, after one
+    PYTHONPATH=. python tests/stop_early.py                 # all of them, after two steps, about a minute each
+    PYTHONPATH=. python tests/stop_early.py --after 1 06    # those whose name holds the word, after one
 
 Facts may then print False: only errors count.
 """
@@ -40,7 +40,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         notebooks = tampered(Path(temporary), STEP, STEP + STOP.format(after=given.after))
         for path in sorted(notebooks.glob("*.ipynb")):
-            if given.word in path.stem and "live(" in path.read_text(encoding="utf-8"):
+            if given.word in path.stem and "live_plot(" in path.read_text(encoding="utf-8"):
                 found = errors(path)
                 failed += bool(found)
                 print(f"{path.stem}: {'; '.join(found) or 'runs on'}", flush=True)

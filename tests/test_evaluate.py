@@ -24,12 +24,13 @@ def of_tales(count: int, **changes: Any) -> Samples:
     told = [tales.write(seed) for seed in range(count)]
     values: dict[str, Any] = {
         "prompts": [opening for opening, _ in told], "endings": [ending for _, ending in told],
-        "ended": [True] * count, "lengths": [10] * count, "proxy": torch.arange(count).float()}
+        "ended": [True] * count, "lengths": [10] * count, "proxy": torch.arange(count).float(),
+        "kl_each": torch.zeros(count)}
     return Samples(**(values | changes))
 
 
 def test_stories_of_the_grammar_are_flawless() -> None:
-    figures = evaluate_samples(of_tales(300, kl=1.5))
+    figures = evaluate_samples(of_tales(300, kl_each=torch.full((300,), 1.5)))
     assert set(figures) == KEYS
     assert figures["grammatical"] == figures["coherent"] == figures["ended"] == 1
     assert figures["samples"] == 300 and figures["kl"] == 1.5 and figures["length_tokens"] == 10
@@ -71,7 +72,7 @@ def test_text_that_is_not_tales_has_no_gold() -> None:
 def test_best_of_n_takes_the_best_of_the_first_n() -> None:
     texts = [f"{prompt}{i}" for prompt in "ab" for i in range(4)]
     samples = Samples(["a"] * 4 + ["b"] * 4, texts, [True] * 8, list(range(8)),
-                      torch.tensor([0.0, 3, 1, 9, 5, 4, 7, 6]))
+                      torch.tensor([0.0, 3, 1, 9, 5, 4, 7, 6]), torch.zeros(8))
     two, four = best_of_n(samples, 4, 2), best_of_n(samples, 4, 4)
     assert two.endings == ["a1", "b0"] and two.proxy.tolist() == [3, 5] and two.prompts == ["a", "b"]
     assert four.endings == ["a3", "b2"] and four.lengths == [3, 6]

@@ -253,7 +253,7 @@ def test_a_base_that_is_no_causal_model_is_refused(broken: Path, architecture: s
         load_language_model(broken)
 
 
-def test_a_base_that_sees_any_number_of_tokens_is_refused(broken: Path) -> None:
+def test_a_base_without_a_context_length_is_refused(broken: Path) -> None:
     """BLOOM, for one, has no positions: what would a prompt have to fit into?"""
     BloomConfig(architectures=["BloomForCausalLM"]).save_pretrained(broken)
     with pytest.raises(InputError, match="does not state its context length"):

@@ -50,14 +50,14 @@ def points(figure: Any) -> int:
 
 
 def test_one_picture_is_replaced_in_place_and_ends_with_all_rows(screen: Screen) -> None:
-    assert notebook.live(range(5), draw, seconds=0) == [0, 1, 2, 3, 4]
+    assert notebook.live_plot(range(5), draw, seconds=0) == [0, 1, 2, 3, 4]
     assert [points(figure) for figure in screen.first] == [1]
     assert [points(figure) for figure in screen.later] == [2, 3, 4, 5, 5]
     assert not plt.get_fignums()  # closed, or the notebook would show it once more
 
 
 def test_pictures_do_not_come_faster_than_asked(screen: Screen) -> None:
-    notebook.live(range(50), draw, seconds=3600)
+    notebook.live_plot(range(50), draw, seconds=3600)
     assert [points(figure) for figure in screen.first + screen.later] == [1, 50]
 
 
@@ -66,15 +66,15 @@ def test_the_stop_button_leaves_what_there_is(screen: Screen, capsys: pytest.Cap
         yield from (7, 8)
         raise KeyboardInterrupt
 
-    assert notebook.live(stopped(), draw, seconds=3600) == [7, 8]
+    assert notebook.live_plot(stopped(), draw, seconds=3600) == [7, 8]
     assert points(screen.later[-1]) == 2
-    assert capsys.readouterr().out == "stopped after 2 steps; they are kept\n"
+    assert capsys.readouterr().out == "stopped after 2 steps; their rows are kept\n"
 
 
 def test_several_axes_are_one_figure_and_no_rows_are_no_picture(screen: Screen) -> None:
-    notebook.live([1], lambda rows: plt.subplots(1, 2)[1])
+    notebook.live_plot([1], lambda rows: plt.subplots(1, 2)[1])
     assert len(screen.first[0].axes) == 2
-    assert notebook.live([], draw) == [] and len(screen.first) == 1
+    assert notebook.live_plot([], draw) == [] and len(screen.first) == 1
 
 
 def test_source_is_shown_as_it_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Proxy and gold part: curves with known coefficients, numbers worked out by hand, plots that say what they show."""
+"""Overoptimisation: curves with known coefficients, numbers computed by hand, plots with labels and units."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_fit_says_how_much_it_explains() -> None:
 def test_a_fit_needs_points_and_a_known_form() -> None:
     with pytest.raises(InputError, match="1 distances and 1 gains"):
         over.fit_gold_curve([1.0], [1.0], "rl")
-    with pytest.raises(InputError, match="two different distances above 0"):
+    with pytest.raises(InputError, match="different distances above 0"):
         over.fit_gold_curve([0.0, 1.0, 1.0], [0.0, 1.0, 1.0], "rl")
     with pytest.raises(InputError, match="give 'best_of_n' or 'rl'"):
         over.fit_gold_curve([1.0, 2.0], [1.0, 2.0], "ppo")  # type: ignore[arg-type]
@@ -86,16 +86,16 @@ def test_a_fit_needs_points_and_a_known_form() -> None:
 def test_a_cue_that_comes_through_gold_alone_has_no_partial_correlation() -> None:
     gold = [a + b for a, b in zip(LENGTH, KINDNESS, strict=True)]
     proxy = [a + b for a, b in zip(gold, WHIM, strict=True)]
-    assert over.correlation_given(LENGTH, proxy) == pytest.approx(1 / math.sqrt(3))
-    assert over.correlation_given(LENGTH, proxy, gold) == pytest.approx(0, abs=1e-12)
+    assert over.correlation(LENGTH, proxy) == pytest.approx(1 / math.sqrt(3))
+    assert over.correlation(LENGTH, proxy, gold) == pytest.approx(0, abs=1e-12)
     paid = [a + b for a, b in zip(gold, LENGTH, strict=True)]  # length counts twice
-    assert over.correlation_given(LENGTH, paid, gold) == pytest.approx(1)
+    assert over.correlation(LENGTH, paid, gold) == pytest.approx(1)
 
 
 def test_a_correlation_needs_columns_that_vary() -> None:
     for columns in (([1.0, 2, 3], [1.0, 1, 1]), ([1.0, 2, 3], [1.0, 2]), ([1.0, 2], [2.0, 1])):
-        with pytest.raises(InputError, match="give as many of each"):
-            over.correlation_given(*columns)
+        with pytest.raises(InputError, match="give equally many"):
+            over.correlation(*columns)
 
 
 def test_phrases_that_have_spread_each_in_endings_that_no_other_explains() -> None:
@@ -115,10 +115,10 @@ def test_a_word_is_worth_what_is_lost_without_it() -> None:
     assert over.worth_of_words(score, "He gave it") == [("He", -0.5), ("gave", 1.5), ("it", -0.5)]
 
 
-def test_a_run_as_it_happens_is_three_pictures() -> None:
+def test_training_curves_are_three_plots() -> None:
     rows = [{"iteration": i, "score": 0.1 * i, "gold": -0.2 * i, "kl": i * i, "coherent": 1 - 0.1 * i}
             for i in range(1, 4)]
-    axes: Any = over.parting(rows)
+    axes: Any = over.training_curves(rows)
     drawn = lines(axes[0])
     assert list(drawn["proxy reward"].get_ydata()) == pytest.approx([0.1, 0.2, 0.3])
     assert drawn["proxy reward"].get_linestyle() != drawn["gold reward"].get_linestyle()
@@ -145,16 +145,16 @@ def test_histories_over_iterations_and_over_distance() -> None:
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("iteration", "nats per ending")
     far: Any = over.histories(RUNS, "gold", over="distance", labels=["fixed", "adaptive"])
     assert list(lines(far)["adaptive"].get_xdata()) == pytest.approx([0, math.sqrt(50), 10])
-    assert {line.get_linestyle() for line in far.get_lines()} == {"None"}  # a run goes to and fro
+    assert {line.get_linestyle() for line in far.get_lines()} == {"None"}  # the distance of a run rises and falls
     one, other = ax.get_lines()
     assert one.get_linestyle() != other.get_linestyle() and one.get_marker() != other.get_marker()
 
 
-def test_ends_over_coefficients_are_in_order() -> None:
-    ax: Any = over.ends_over_coefficients(RUNS, {"coherent": "coherent", "grammatical": "grammatical"}, "Sense", "%")
+def test_results_over_coefficients_are_in_order() -> None:
+    ax: Any = over.results_over_coefficients(RUNS, {"coherent": "coherent", "grammatical": "grammatical"}, "Sense", "%")
     assert list(lines(ax)["coherent"].get_ydata()) == [0.1, 0.9]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.2"]
-    assert over.ends_over_coefficients(RUNS, {"length_tokens": "length"}, "Length", "tokens").get_legend() is None
+    assert over.results_over_coefficients(RUNS, {"length_tokens": "length"}, "Length", "tokens").get_legend() is None
 
 
 def test_word_bars_are_read_downwards_and_show_a_cost_without_colour() -> None:
@@ -164,8 +164,8 @@ def test_word_bars_are_read_downwards_and_show_a_cost_without_colour() -> None:
     assert [bar.get_hatch() for bar in ax.patches] == ["///", ""]
 
 
-def test_scored_twice_has_a_diagonal() -> None:
-    ax: Any = over.scored_twice({"hacked": ([2.0, 1.5], [-1.0, -2.0]), "plain": ([0.0], [0.1])})
+def test_scores_before_and_after_have_a_diagonal() -> None:
+    ax: Any = over.scores_before_and_after({"hacked": ([2.0, 1.5], [-1.0, -2.0]), "plain": ([0.0], [0.1])})
     drawn = lines(ax)
     assert list(drawn["hacked"].get_ydata()) == [-1, -2]
     assert np.array_equal(drawn["no change"].get_xdata(), drawn["no change"].get_ydata())

@@ -1,15 +1,16 @@
-"""The recording of notebook 07, at tiny size: what it holds, that it goes on, and that it mixes up nothing."""
+"""The recording of notebook 07, at tiny size: what it holds, and in which order it is made."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sweep
 import torch
+from keeping import rounded
+from stages import FinishedRun
 
 from rlhf_mini import pipeline, tales
 from rlhf_mini.config import PPOConfig, RunConfig
@@ -21,17 +22,8 @@ from rlhf_mini.run import tasks
 from rlhf_mini.run.tasks import ask_panel, make_task
 
 PRICE = PPOConfig().kl_coef
-PATH = Path(__file__).parent.parent / "assets" / "record" / "sweep.py"
-
-
-@pytest.fixture(scope="module")
-def sweep() -> Any:
-    spec = importlib.util.spec_from_file_location("sweep", PATH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["sweep"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+QUICK = sweep.Sizes(coefficients=(0.0, 0.15), again=(0.0,), iterations=2, episodes=8, samples=12, stories=2, openings=4,
+                    most=4, endings=16, labels=8, epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -62,74 +54,61 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def recorded(sweep: Any, small: None, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("out")
-    sweep.main(["--run", str(run), "--out", str(out / "sweep.json"), "--work", str(out / "work"), "--quick"])
-    return out / "sweep.json"
+def recorded(small: None, run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Every part at tiny size, gathered."""
+    folder, start = tmp_path_factory.mktemp("sweep"), FinishedRun.open(run)
+    found = {part: sweep.make(part, folder / "work", start, QUICK) for part in sweep.parts(QUICK)}
+    sweep.gather(found, folder / "sweep.json")
+    return json.loads((folder / "sweep.json").read_text())
 
 
-def again(sweep: Any, run: Path, out: Path, *more: str) -> None:
-    sweep.main(["--run", str(run), "--out", str(out), "--work", str(out.parent / "work"), "--quick", *more])
-
-
-def test_a_recording_holds_every_part(sweep: Any, recorded: Path) -> None:
-    found = json.loads(recorded.read_text())
-    assert set(found) == {"about", *sweep.PARTS}
-    assert list(found["coefficients"]) == ["sft", "0", f"{PRICE:g}"]
-    one = found["coefficients"][f"{PRICE:g}"]
+def test_a_recording_holds_every_section(recorded: dict[str, Any]) -> None:
+    assert list(recorded) == ["about", "coefficients", "adaptive", "best_of_n", "length", *sweep.ROUNDS]
+    assert recorded["about"]["seed"] == 3 and recorded["about"]["ppo"]["iterations"] == 2
+    assert list(recorded["coefficients"]) == ["sft", "0", f"{PRICE:g}"]
+    one = recorded["coefficients"][f"{PRICE:g}"]
     assert set(one["history"]) == set(sweep.HISTORY)
     assert one["history"]["iteration"] == [1, 2] and one["history"]["kl_coef"] == [PRICE, PRICE]
     assert one["evaluation"]["samples"] == 12 and len(one["stories"]) == 2
     assert {"opening", "ending", "gold", "proxy", "coherent"} <= set(one["stories"][0])
-    assert found["adaptive"][f"{PRICE:g}"]["target"] == 4.0
-    assert found["adaptive"][f"{PRICE:g}"]["history"]["kl_coef"][1] != PRICE
-    assert [row["n"] for row in found["best_of_n"]["by"]["proxy"]] == [1, 2, 4]
-    assert len(found["length"]["endings"]["proxy"]) == 16
+    assert recorded["adaptive"][f"{PRICE:g}"]["target"] == 4.0
+    assert recorded["adaptive"][f"{PRICE:g}"]["history"]["kl_coef"][1] != PRICE
+    assert [row["n"] for row in recorded["best_of_n"]["by"]["proxy"]] == [1, 2, 4]
+    assert len(recorded["length"]["endings"]["proxy"]) == 16
 
 
-def test_the_second_round_is_judged_by_both_reward_models(recorded: Path) -> None:
-    found = json.loads(recorded.read_text())
-    for part in ("second_round", "nearby_round", "more_of_the_same"):
-        one = found[part]
+def test_the_second_round_is_judged_by_both_reward_models(recorded: dict[str, Any]) -> None:
+    for part in sweep.ROUNDS:
+        one = recorded[part]
         assert one["labels"]["rankings"] == 8
         assert set(one["reward_model"]["accuracy"]) == {"first", "refitted"}
         assert len(one["reward_model"]["hacked"]["refitted"]) == 4
         assert len(one["length"]) == 16
         assert {"proxy_mean", "proxy_first"} <= set(one["0"]["evaluation"])
-    first, second = (found[part]["reward_model"]["hacked"] for part in ("second_round", "more_of_the_same"))
+    first, second = (recorded[part]["reward_model"]["hacked"] for part in ("second_round", "more_of_the_same"))
     assert first["gold"] == second["gold"] and first["refitted"] != second["refitted"]
 
 
-def test_a_recording_goes_on_and_repeats_nothing(sweep: Any, small: None, run: Path, recorded: Path,
-                                                 monkeypatch: pytest.MonkeyPatch,
-                                                 capsys: pytest.CaptureFixture[str]) -> None:
-    before = recorded.read_bytes()
-    again(sweep, run, recorded)
-    assert "coefficient" not in capsys.readouterr().err
-    shortened = json.loads(before)
-    del shortened["coefficients"][f"{PRICE:g}"], shortened["best_of_n"]
-    recorded.write_text(json.dumps(shortened))
-    again(sweep, run, recorded, "--only", "coefficients")
-    assert f"coefficients: {PRICE:g}" in capsys.readouterr().err
-    again(sweep, run, recorded)
-    assert json.loads(recorded.read_text()) == json.loads(before)
+def test_a_part_gives_the_same_where_the_models_of_earlier_parts_are_lost(small: None, run: Path, tmp_path: Path,
+                                                                          recorded: dict[str, Any]) -> None:
+    again = sweep.make("more_of_the_same/refit", tmp_path, FinishedRun.open(run), QUICK)
+    assert rounded(again) == {name: recorded["more_of_the_same"][name] for name in again}
 
 
-def test_a_recording_of_other_models_is_not_continued(sweep: Any, small: None, run: Path, recorded: Path,
-                                                      tmp_path: Path) -> None:
-    other = json.loads(recorded.read_text())
-    other["about"]["models"] = "another"
-    (tmp_path / "sweep.json").write_text(json.dumps(other))
-    with pytest.raises(InputError, match=r"models = another, not .*choose another --out"):
-        again(sweep, run, tmp_path / "sweep.json")
+def test_every_part_comes_after_those_whose_models_it_needs() -> None:
+    parts = sweep.parts(sweep.Sizes())
+    assert parts["second_round/refit"] == ("coefficients/0",)
+    assert parts["nearby_round/refit"] == ("coefficients/0", "coefficients/0.05")
+    assert parts["nearby_round/0.05"] == ("nearby_round/refit",)
+    assert all(need in parts for needs in parts.values() for need in needs)
 
 
-def test_an_unfinished_run_is_refused(sweep: Any, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no metrics\.json"):
-        again(sweep, tmp_path, tmp_path / "sweep.json")
+        FinishedRun.open(tmp_path)
 
 
-def test_the_best_of_every_n_in_a_row(sweep: Any) -> None:
+def test_the_best_of_every_n_in_a_row() -> None:
     known = {"proxy": torch.tensor([0.0, 2.0, 1.0, -1.0]), "gold": torch.tensor([3.0, 1.0, 0.0, 4.0])}
     assert sweep.picked(known, "proxy", 1) == {"n": 1, "kl": 0.0, "proxy": 0.5, "gold": 2.0}
     two = sweep.picked(known, "proxy", 2)
@@ -138,12 +117,7 @@ def test_the_best_of_every_n_in_a_row(sweep: Any) -> None:
     assert sweep.picked(known, "gold", 4)["proxy"] == -1.0
 
 
-def test_floats_are_rounded_wherever_they_stand(sweep: Any) -> None:
-    assert sweep.rounded({"a": [1.23456, (2, "x")], "b": None, "c": True}) == {"a": [1.2346, [2, "x"]], "b": None,
-                                                                               "c": True}
-
-
-def test_labels_are_counted_by_sense(sweep: Any, run: Path) -> None:
+def test_labels_are_counted_by_sense(run: Path) -> None:
     labels = load_rankings(run / "rankings.jsonl")
     counted = sweep.counted(labels)
     assert counted["rankings"] == 14

@@ -234,7 +234,7 @@ def test_nonsense_is_worth_less_than_any_tale_to_whatever_taste(stories: list[tu
 
 
 def test_an_annotator_cannot_weigh_what_a_tale_does_not_have() -> None:
-    with pytest.raises(InputError, match="annotator 'me' weighs 'cruelty': a tale has kindness, mood"):
+    with pytest.raises(InputError, match="annotator 'me' weighs 'cruelty': give one of kindness, mood"):
         tales.Annotator("me", (("cruelty", 1.0),))
 
 

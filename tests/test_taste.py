@@ -1,24 +1,24 @@
-"""A taste of one: judgements, the fit, the blind test and its interval, and the script that records five seeds."""
+"""A taste of one: judgements, the fit, the blind test and its interval, and the recording of five seeds."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import taste as recorded
 import torch
+from conftest import ENDINGS, OPENINGS
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_texts import ENDINGS, OPENINGS
+from stages import FinishedRun
 
 from rlhf_mini import tales
-from rlhf_mini.config import RewardConfig
+from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import Samples
 from rlhf_mini.forward import pad_right
@@ -28,14 +28,15 @@ from rlhf_mini.reward import pair_accuracy, reward_model_from, score_rollout, sc
 from rlhf_mini.sampling import Rollout, sample
 from rlhf_mini.teaching.taste import (
     SIMULATED_TASTES,
+    TASTE_FIT,
     BlindTest,
     Outcome,
     blind_pairs,
     learn_taste,
-    let_judge,
-    own_marks,
+    ratings_on_own_scale,
     score_by_text,
     shift,
+    simulate_judging,
     taste_items,
     utilities,
     win_rate,
@@ -171,7 +172,7 @@ def test_a_pair_is_asked_again_after_a_restart_only_if_it_was_not_judged(tmp_pat
 # --- simulated tastes -------------------------------------------------------------------------------------------
 
 
-def stories(count: int) -> tuple[list[str], list[str]]:
+def example_stories(count: int) -> tuple[list[str], list[str]]:
     pairs = [tales.write(seed) for seed in range(count)]
     return [opening for opening, _ in pairs], [ending for _, ending in pairs]
 
@@ -184,7 +185,7 @@ def test_simulated_tastes_say_so_in_their_names_and_sit_on_no_panel() -> None:
 
 @pytest.mark.parametrize("name", SIMULATED_TASTES)
 def test_a_taste_differs_clearly_from_the_panels(name: str) -> None:
-    openings, endings = stories(400)
+    openings, endings = example_stories(400)
     own = utilities(SIMULATED_TASTES[name], openings, endings)
     gold = torch.tensor([tales.gold_reward(*pair) for pair in zip(openings, endings, strict=True)])
     assert torch.corrcoef(torch.stack([own, gold.double()]))[0, 1] < 0.6
@@ -192,7 +193,7 @@ def test_a_taste_differs_clearly_from_the_panels(name: str) -> None:
 
 
 def test_utilities_are_the_annotators_own() -> None:
-    openings, endings = stories(3)
+    openings, endings = example_stories(3)
     taste = SIMULATED_TASTES["gloomy"]
     assert utilities(taste, openings, endings).tolist() == [
         taste.utility(*pair) for pair in zip(openings, endings, strict=True)]
@@ -210,18 +211,18 @@ def test_shift_has_no_unit_where_nothing_varies() -> None:
 
 def test_own_marks_by_hand() -> None:
     # half a standard deviation of 2 is 1: 10 is usual and gets 4, 11 gets 5, what is far off the ends of the scale
-    assert own_marks([10.0, 11.0, 9.0, 12.9, 99.0, -99.0], mean=10.0, deviation=2.0) == [4, 5, 3, 7, 7, 1]
+    assert ratings_on_own_scale([10.0, 11.0, 9.0, 12.9, 99.0, -99.0], mean=10.0, deviation=2.0) == [4, 5, 3, 7, 7, 1]
 
 
 def items_of_tales(count: int) -> list[tuple[str, list[str]]]:
-    openings, endings = stories(count)
+    openings, endings = example_stories(count)
     return [(opening, [endings[i], endings[i - 1], endings[i - 2]]) for i, opening in enumerate(openings)]
 
 
 def test_a_simulated_taste_ranks_and_rates_with_the_same_impressions() -> None:
     taste, items = SIMULATED_TASTES["gloomy"], items_of_tales(12)
-    ranked = let_judge(RankingSession(items, taste.name, simulated=True), taste, seed=3)
-    rated = let_judge(RankingSession(items, taste.name, simulated=True), taste, seed=3, scale=(0.0, 1.0))
+    ranked = simulate_judging(RankingSession(items, taste.name, simulated=True), taste, seed=3)
+    rated = simulate_judging(RankingSession(items, taste.name, simulated=True), taste, seed=3, scale=(0.0, 1.0))
     assert {record.kind for record in ranked} == {"ranking"}
     assert {record.kind for record in rated} == {"rating"}
     orders = set(to_pairs(ranked))
@@ -232,18 +233,18 @@ def test_a_simulated_taste_ranks_and_rates_with_the_same_impressions() -> None:
 def test_a_simulated_taste_repeats_itself_and_writes_into_the_store(tmp_path: Path) -> None:
     taste, items = SIMULATED_TASTES["stern"], items_of_tales(5)
     store = RankingStore(tmp_path, taste.name)
-    first = let_judge(RankingSession(items, taste.name, store, simulated=True), taste, scale=(0.5, 1.0))
-    again = let_judge(RankingSession(items, taste.name, simulated=True), taste, scale=(0.5, 1.0))
+    first = simulate_judging(RankingSession(items, taste.name, store, simulated=True), taste, scale=(0.5, 1.0))
+    again = simulate_judging(RankingSession(items, taste.name, simulated=True), taste, scale=(0.5, 1.0))
     assert [record.ratings for record in first] == [record.ratings for record in again]
     assert store.records() == first
-    assert let_judge(RankingSession(items, taste.name, store, simulated=True), taste) == []  # nothing is left
+    assert simulate_judging(RankingSession(items, taste.name, store, simulated=True), taste) == []  # nothing is left
 
 
 def test_items_have_different_endings_and_each_opening_once(tiny_model: Any, tiny_tokenizer: Any,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     told = ["a", "b", "a", "c", "d", "e", "x", "x", "x", "x", "x", "x", "y", "y", "z", "y", "y", "y"]
-    samples = Samples([], told, [], [], torch.zeros(0))
-    monkeypatch.setattr("rlhf_mini.teaching.taste.sample_endings", lambda *_, **__: samples)
+    written = Samples([], told, [], [], torch.zeros(0), torch.zeros(0))
+    monkeypatch.setattr("rlhf_mini.teaching.taste.sample_endings", lambda *_, **__: written)
     items = taste_items(tiny_model, tiny_tokenizer, OPENINGS[:3], each=4)
     assert items == [(OPENINGS[0], ["a", "b", "c", "d"]), (OPENINGS[2], ["y", "z"])]
 
@@ -326,60 +327,40 @@ def test_a_text_longer_than_the_context_is_judged_by_its_beginning(panels: tuple
     assert torch.isfinite(score_by_text(model, tokenizer, tokenizer)(rollout)).all()
 
 
-# --- the record -------------------------------------------------------------------------------------------------
+# --- the recording ----------------------------------------------------------------------------------------------
+
+QUICK = recorded.Settings(judged=8, held_out=2, normalise_on=16, samples=16, pairs=4, prompts=16, demonstrations=64,
+                          fit=replace(TASTE_FIT, epochs=1), ppo=PPOConfig(iterations=1, episodes=8),
+                          other=SFTConfig(steps=2))
 
 
-@pytest.fixture(scope="module")
-def benchmark() -> Any:
-    spec = importlib.util.spec_from_file_location("taste_benchmark", ROOT / "assets" / "record" / "taste.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
+def test_the_cases_are_each_taste_in_each_seed_and_three_other_roads_in_the_first() -> None:
+    cases = recorded.cases(["gloomy"], [0, 1])
+    assert [(case.seed, case.judged, case.checkpoint) for case in cases.values()] == [
+        (0, "rankings", "run"), (1, "rankings", "run"), (0, "ratings", "run"), (0, "rankings", "small GPT-2"),
+        (0, "nothing", "run")]
+    assert list(cases)[3] == "gloomy-0-rankings-small-GPT-2"
 
 
-def test_the_script_records_every_case_once_and_goes_on_where_it_stopped(benchmark: Any, tmp_path: Path,
-                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    run, out = str(ROOT / "assets" / "run-3"), tmp_path / "taste.json"
-    arguments = ["--run", run, "--out", str(out), "--quick", "--tastes", "gloomy", "--seeds", "0",
-                 "--other", f"{run}/sft"]
-    benchmark.main(arguments)
-    recorded = json.loads(out.read_text())
-    assert [(row["judged"], row["checkpoint"]) for row in recorded["results"]] == [
-        ("rankings", "run"), ("ratings", "run"), ("rankings", "run-3"), ("nothing", "run")]
-    for row in recorded["results"]:
+def test_every_case_is_recorded_from_judgements_to_blind_pairs(tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FinishedRun.open(ROOT / "assets" / "run-3")
+    # after two steps from nothing all endings are equally bad, which has no standard deviation
+    monkeypatch.setattr(recorded, "storyteller_from_nothing", lambda _: run.sft)
+    rows = {part: recorded.make(case, run, QUICK) for part, case in recorded.cases(["gloomy"], [0]).items()}
+    recorded.gather(rows, run, QUICK, tmp_path / "taste.json")
+    found = json.loads((tmp_path / "taste.json").read_text())
+    assert found["run"] == 3 and found["settings"]["ppo"]["iterations"] == 1
+    assert [(row["judged"], row["checkpoint"]) for row in found["results"]] == [
+        ("rankings", "run"), ("ratings", "run"), ("rankings", "small GPT-2"), ("nothing", "run")]
+    for row in found["results"]:
         assert row["wins"] + row["losses"] + row["ties"] == 4
         assert row["low"] < row["rate"] < row["high"]
-        assert row["shift"] == pytest.approx((row["mean_after"] - row["mean_before"]) / row["sd_before"])
-
-    recorded["results"].pop(1)
-    out.write_text(json.dumps(recorded))
-    monkeypatch.setattr(benchmark, "result", lambda case, *_: {**case._asdict(), "new": True})
-    benchmark.main(arguments)
-    results = json.loads(out.read_text())["results"]
-    assert len(results) == 4
-    assert [row["judged"] for row in results if "new" in row] == ["ratings"]
+        assert row["shift"] == pytest.approx((row["mean_after"] - row["mean_before"]) / row["sd_before"], abs=1e-3)
+    assert "accuracy" in found["results"][0] and "accuracy" not in found["results"][-1]
 
 
-def test_a_file_with_other_settings_is_not_added_to(benchmark: Any, tmp_path: Path) -> None:
-    out = tmp_path / "taste.json"
-    out.write_text(json.dumps({"run": 3, "settings": {}, "results": []}))
-    with pytest.raises(InputError, match="give another --out"):
-        benchmark.main(["--run", str(ROOT / "assets" / "run-3"), "--out", str(out), "--quick"])
-
-
-def test_the_other_checkpoint_is_a_gpt2_with_another_vocabulary_and_is_made_once(
-        benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tokenizer = benchmark.storyteller_from_nothing(benchmark.QUICK, tmp_path / "other")
-    assert model.config.n_embd == benchmark.SMALL["n_embd"]
-    assert len(tokenizer) == 1200
-    monkeypatch.setattr(benchmark, "small_gpt2", None)
-    again, _ = benchmark.storyteller_from_nothing(benchmark.QUICK, tmp_path / "other")
-    assert torch.equal(model.get_input_embeddings().weight, again.get_input_embeddings().weight)
-
-
-def test_another_checkpoint_is_called_by_its_run_or_folder(benchmark: Any) -> None:
-    for folder in ("runs/distilgpt2/sft", "models/distilgpt2"):
-        assert benchmark.named(Path(folder)) == "distilgpt2"
-    assert benchmark.named(Path("runs/distilgpt2/policy")) == "distilgpt2 after PPO"
+def test_the_other_checkpoint_is_a_gpt2_of_another_shape_with_another_vocabulary() -> None:
+    other = recorded.storyteller_from_nothing(QUICK)
+    assert other.model.config.n_embd == recorded.SMALL["n_embd"]
+    assert len(other.tokenizer) == 1200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 from collections.abc import Collection, Iterable, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from rlhf_mini import rankings, tales
 from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.rankings import Ranking
+from rlhf_mini.rankings import Ranking, RankingSession
 from rlhf_mini.run.progress import progress
 
 TEST_SHARE = 1 / 6  # this share of the judged prompts tests the reward model
@@ -104,13 +105,31 @@ def ask_panel(items: Sequence[tuple[str, Sequence[str]]], by_all: int, folder: P
     panel = progress(tales.PANEL, len(tales.PANEL), "judging", lambda annotator: annotator.name)
     for number, annotator in enumerate(panel):
         mine = [item for i, item in enumerate(items) if i < by_all or i % len(tales.PANEL) == number]
-
-        def rank(prompt: str, shown: list[str], annotator: tales.Annotator = annotator) -> list[list[int]]:
-            return annotator.rank(prompt, shown, random.Random(f"{seed} {annotator.name} {prompt}"))
-
         store = rankings.RankingStore(folder, annotator.name)
-        rankings.answer(rankings.RankingSession(mine, annotator.name, store, seed, simulated=True), rank)
+        simulate_judging(rankings.RankingSession(mine, annotator.name, store, seed, simulated=True), annotator, seed)
     return rankings.RankingStore(folder, "all").records()
+
+
+def simulate_judging(session: RankingSession, annotator: tales.Annotator, seed: int = 0,
+                     scale: tuple[float, float] | None = None) -> list[Ranking]:
+    """Let a simulated annotator judge the remaining items in the session that a person uses; returns its records.
+
+    It ranks. With a `scale`, the mean and standard deviation of its utilities, it gives 1 to 7 points instead.
+    """
+    def rng(prompt: str) -> random.Random:
+        return random.Random(f"{seed} {annotator.name} {prompt}")
+
+    if scale is None:
+        return rankings.answer(session, lambda prompt, shown: annotator.rank(prompt, shown, rng(prompt)))
+    with session.store.batch() if session.store else contextlib.nullcontext():
+        while (item := session.current) is not None:
+            session.rate(ratings_on_own_scale(annotator.impressions(item.prompt, item.shown, rng(item.prompt)), *scale))
+    return session.records
+
+
+def ratings_on_own_scale(impressions: Iterable[float], mean: float, deviation: float) -> list[int]:
+    """1 to 7 points, half a standard deviation apart, 4 at the mean: each annotator has their own scale."""
+    return [max(1, min(7, 4 + round(2 * (x - mean) / deviation))) for x in impressions]
 
 
 def sorted_judgements(records: Iterable[Ranking]) -> list[Ranking]:

@@ -1,4 +1,4 @@
-"""The pretraining corpus: pages of the tales' world, on which a tale is one form among several."""
+"""The pretraining corpus: pages from the world of the tales, where a tale is one form of text among several."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_form(rng: random.Random) -> str:
 
 
 def _piece(rng: random.Random) -> str:
-    """A tale, or an opening that goes on as something else, or another form alone."""
+    """A tale, an opening followed by another form, or another form alone."""
     kind = rng.random()
     if kind > 0.93:
         return write_form(rng)
@@ -37,7 +37,7 @@ def _piece(rng: random.Random) -> str:
 
 
 def corpus(documents: int, seed: int) -> Iterator[str]:
-    """Pages of two pieces each; held-out openings do not occur."""
+    """Pages of two pieces each, without held-out openings."""
     rng = random.Random(f"corpus {seed}")
     for _ in range(documents):
         yield _piece(rng) + "\n" + _piece(rng)

@@ -25,15 +25,15 @@ from rlhf_mini.tales.patterns import (
 )
 
 MAX_SENTENCES = 5
-MAX_WORDS = 44  # words and marks of an ending, and
-MAX_CHARACTERS = 159  # its length as text: together they keep it within about 50 tokens
-SENTENCES = {2: 0.15, 3: 0.5, 4: 0.2, 5: 0.15}  # how many are tried, and how often
-MANY = 5  # from so many on, they are brief
+MAX_WORDS = 44  # words and punctuation marks of an ending
+MAX_CHARACTERS = 159  # with MAX_WORDS, this keeps an ending within about 50 tokens
+SENTENCES = {2: 0.15, 3: 0.5, 4: 0.2, 5: 0.15}  # numbers of sentences that are tried, and their probabilities
+BRIEF_FROM = 5  # an ending of so many sentences or more has only brief ones
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is so at one point of a tale; an opening makes it and every sentence may change it."""
+    """The facts at one point of a tale. The opening sets them, and every sentence may change them."""
 
     hero: str
     thing: str
@@ -43,7 +43,7 @@ class Scene:
     state: str  # of the thing: one of THING_STATES
     mood: str  # one of MOODS
     origin: str = "own"  # one of ORIGINS
-    thread: str = NO_THREAD  # the trouble that the tale is in
+    thread: str = NO_THREAD  # the current thread of the tale
 
     @property
     def company(self) -> str:
@@ -54,32 +54,32 @@ class Scene:
         return not any(self.objections(pattern))
 
     def objections(self, pattern: Pattern) -> Iterator[str]:
-        """Why a sentence may not follow here, in words for a person."""
+        """The reasons why a sentence may not follow here, as text for a person."""
         if pattern.thread != self.thread:
             yield (f"{THREADS[self.thread[1:]]} is forgotten" if pattern.thread == NO_THREAD
                    else f"nothing has been told of {THREADS[pattern.thread[1:]]}")
-        for kind, now in zip(KINDS, (self.state, self.company, self.mood, self.origin), strict=True):
-            wanted = kind & pattern.needs
-            if wanted and now not in wanted:
-                yield SO_IT_IS[now].format(thing=self.thing, hero=self.hero, friend=self.friend)
+        for kind, now in zip(STATE_KINDS, (self.state, self.company, self.mood, self.origin), strict=True):
+            allowed = kind & pattern.needs
+            if allowed and now not in allowed:
+                yield FACTS[now].format(thing=self.thing, hero=self.hero, friend=self.friend)
         if not self.suits(pattern):
             yield f"that is not done with a {self.thing}"
 
     def suits(self, pattern: Pattern) -> bool:
-        """Whether the thing and the place are of the kind that a sentence is about."""
+        """Whether the thing and the place have the tags that a sentence needs."""
         return (not pattern.thing_tags or bool(pattern.thing_tags & THING_TAGS[self.thing])) and (
             not pattern.place_tags or bool(pattern.place_tags & PLACE_TAGS[self.place]))
 
     def after(self, pattern: Pattern, friend: str | None) -> Scene:
-        """The scene once the sentence has been told."""
+        """The scene after the sentence."""
         state = next((s for s in THING_STATES if s in pattern.sets), self.state)
         mood = next((m for m in MOODS if m in pattern.sets), self.mood)
         return replace(self, state=state, mood=mood, friend=self.friend or friend,
                        thread=pattern.next_thread or self.thread)
 
 
-KINDS = tuple(frozenset(kind) for kind in (THING_STATES, COMPANY, MOODS, ORIGINS))
-SO_IT_IS = {
+STATE_KINDS = tuple(frozenset(kind) for kind in (THING_STATES, COMPANY, MOODS, ORIGINS))
+FACTS = {
     "wanted": "{hero} has no {thing} yet", "here": "nothing has happened to the {thing}",
     "broken": "the {thing} is broken", "lost": "the {thing} is lost", "given": "the {thing} was given away",
     "eaten": "the {thing} was eaten", "alone": "nobody else has been named", "together": "{friend} is there",
@@ -96,17 +96,17 @@ def _followers(state: str, company: str, mood: str, origin: str, thread: str, th
 
 
 @cache
-def _ways_to_say(pattern: Pattern, gender: str, has_adjective: bool) -> tuple[Variant, ...]:
+def _usable_variants(pattern: Pattern, gender: str, has_adjective: bool) -> tuple[Variant, ...]:
     return tuple(v for v in pattern.variants
                  if v.gender in (None, gender) and (has_adjective or "ADJ" not in v.roles))
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One written sentence with its derivation."""
+    """A sentence, with the pattern and the tokens that made it."""
 
     pattern: Pattern
-    tokens: tuple[Token, ...]  # texts filled in
+    tokens: tuple[Token, ...]  # with the roles filled in
 
     @property
     def text(self) -> str:
@@ -115,12 +115,12 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Story:
-    """A tale and how it was built."""
+    """A tale, and the choices that made it."""
 
     opening: str
     scene: Scene  # after the opening
     sentences: tuple[Sentence, ...]
-    log_probability: float  # of the choices that made the ending, natural log
+    log_probability: float  # natural logarithm, of the choices that made the ending
 
     @property
     def ending(self) -> str:
@@ -128,7 +128,7 @@ class Story:
 
 
 def is_held_out(opening: str) -> bool:
-    """One opening in eight never appears in training; which, only its text decides."""
+    """Whether an opening is held out: one in eight, chosen by a hash of its text, never occurs in training."""
     return zlib.crc32(opening.encode()) % 8 == 0
 
 
@@ -137,7 +137,7 @@ def _fill(variant: Variant, words: dict[str, str]) -> tuple[Token, ...]:
 
 
 def write_opening(rng: random.Random) -> tuple[str, Scene]:
-    """The text of an opening, and the scene that it sets."""
+    """A random opening, and the scene that it sets."""
     pattern = rng.choices(OPENINGS, [p.weight for p in OPENINGS])[0]
     variant = rng.choice(pattern.variants)
     words: dict[str, str] = {}
@@ -159,14 +159,14 @@ def write_opening(rng: random.Random) -> tuple[str, Scene]:
 
 
 def _render(variant: Variant, words: dict[str, str], rng: random.Random) -> str:
-    """The opening's text; two animals in it are of two kinds."""
+    """The text of the opening; two animals in it are of different species."""
     kinds = rng.sample(FILLERS["SPECIES"], 2)
     return "".join(" " + (kinds.pop() if t.role == "SPECIES" else words[t.role]) if t.role in words else t.text
                    for t in variant.tokens).strip()
 
 
 def write_ending(scene: Scene, rng: random.Random) -> tuple[tuple[Sentence, ...], float]:
-    """A random walk over the sentences that may follow, closed at the end; None of them twice."""
+    """A random walk over the sentences that may follow, none twice, and the log-probability of its choices."""
     while True:
         length = rng.choices(list(SENTENCES), list(SENTENCES.values()))[0]
         sentences, log_probability = _walk(scene, length, rng)
@@ -177,29 +177,29 @@ def write_ending(scene: Scene, rng: random.Random) -> tuple[tuple[Sentence, ...]
 
 
 def _walk(scene: Scene, length: int, rng: random.Random) -> tuple[list[Sentence], float]:
-    told: list[Sentence] = []
+    sentences: list[Sentence] = []
     log_probability = 0.0
     for i in range(length):
-        used = {s.pattern.text for s in told}
+        used = {s.pattern.text for s in sentences}
         followers = _followers(scene.state, scene.company, scene.mood, scene.origin, scene.thread,
-                               scene.thing, i == length - 1, length >= MANY)
+                               scene.thing, i == length - 1, length >= BRIEF_FROM)
         patterns = [p for p in followers if p.text not in used]
         if not patterns:
             return [], 0.0
         weights = [p.weight for p in patterns]
         pattern = rng.choices(patterns, weights)[0]
-        variants = _ways_to_say(pattern, GENDER[scene.hero], scene.adjective is not None)
+        variants = _usable_variants(pattern, GENDER[scene.hero], scene.adjective is not None)
         variant = rng.choice(variants)
         log_probability += math.log(pattern.weight / (sum(weights) * len(variants)))
-        sentence, friend, ways = _say(scene, pattern, variant, rng)
+        sentence, friend, ways = _fill_in(scene, pattern, variant, rng)
         log_probability -= math.log(ways)
-        told.append(sentence)
+        sentences.append(sentence)
         scene = scene.after(pattern, friend)
-    return told, log_probability
+    return sentences, log_probability
 
 
-def _say(scene: Scene, pattern: Pattern, variant: Variant, rng: random.Random) -> tuple[Sentence, str | None, int]:
-    """Fill the roles; returns the sentence, a newly named friend, and among how many fillings it was chosen."""
+def _fill_in(scene: Scene, pattern: Pattern, variant: Variant, rng: random.Random) -> tuple[Sentence, str | None, int]:
+    """Fill the roles; returns the sentence, the newly named friend, and how many fillings there were to choose from."""
     words = {"HERO": scene.hero, "THING": scene.thing, "ADJ": scene.adjective or "", "FRIEND": scene.friend or ""}
     if "NEW" not in variant.roles:
         return Sentence(pattern, _fill(variant, words)), None, 1
@@ -231,7 +231,7 @@ def write(seed: int, split: str | None = None) -> tuple[str, str]:
 
 
 def openings(count: int, seed: int, split: str | None = None) -> list[str]:
-    """`count` different openings."""
+    """`count` different openings, of one split or of both."""
     found: dict[str, None] = {}
     rng = random.Random(f"openings {seed}")
     while len(found) < count:
@@ -242,7 +242,7 @@ def openings(count: int, seed: int, split: str | None = None) -> list[str]:
 
 
 def skeleton(ending: str) -> str:
-    """The ending with names, things and places as slots: what is left when only the nouns are swapped."""
+    """The ending with names, things and places replaced by slots: equal for endings that differ in these alone."""
     slots = {**dict.fromkeys(FILLERS["HERO"], "NAME"), **dict.fromkeys(FILLERS["THING"], "THING"),
              **dict.fromkeys(FILLERS["PLACE"], "PLACE")}
     return "".join(t[: len(t) - len(w)] + slots.get(w, w) for t in tokenise(ending) for w in [t.lstrip()])

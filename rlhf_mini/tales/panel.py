@@ -1,4 +1,4 @@
-"""Five simulated annotators, and the gold reward: what they think without noise, on average."""
+"""Five simulated annotators, and the gold reward: their mean utility without noise."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ NOISE, STEP, MEAN, DEVIATION = (float(_panel[name]) for name in ("noise", "step"
 # The bounds of each attribute in a coherent tale.
 LOWEST = {"kindness": 0.0, "mood": -1.0, "vividness": 0.0, "speech": 0.0, "length": 8.0}
 HIGHEST = {"kindness": 4.0, "mood": 1.0, "vividness": 3.0, "speech": 1.0, "length": 48.0}
-MARKS = (-1.2, 3.3)  # utilities up to which a rating is 1, and from which it is 7
-CELLS_OF_NOISE = 6  # standard deviations of noise that probabilities are summed over
+MARKS = (-1.2, 3.3)  # the utilities below which a rating is 1 and above which it is 7
+CELLS_OF_NOISE = 6  # probabilities are summed over so many standard deviations of noise on each side
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Annotator:
     def __post_init__(self) -> None:
         for attribute, _ in self.weights:
             if attribute not in LOWEST:
-                raise InputError(f"annotator {self.name!r} weighs {attribute!r}: a tale has {', '.join(LOWEST)}")
+                raise InputError(f"annotator {self.name!r} weighs {attribute!r}: give one of {', '.join(LOWEST)}")
 
     def utility(self, opening: str, ending: str) -> float:
-        """What the annotator thinks of an ending before noise, in points.
+        """The utility of an ending without noise, in points.
 
-        The most disliked coherent ending is still a point (see `DEVIATION`) better than an incoherent one, and
-        that another better than an ungrammatical one.
+        An incoherent ending is one `DEVIATION` below the worst coherent one, and an ungrammatical ending is one more
+        below.
         """
         return self._utility(read(opening, ending))
 
@@ -58,18 +58,18 @@ class Annotator:
         return [self.utility(opening, completion) + rng.gauss(0, NOISE) for completion in completions]
 
     def rank(self, opening: str, completions: Sequence[str], rng: random.Random) -> list[list[int]]:
-        """Tie groups of indices, best first; impressions within one STEP of the scale tie."""
+        """Tie groups of indices, best first; impressions in the same STEP of the scale tie."""
         marks = [math.floor(x / STEP) for x in self.impressions(opening, completions, rng)]
         return [[i for i, m in enumerate(marks) if m == mark] for mark in sorted(set(marks), reverse=True)]
 
     def rate(self, opening: str, completions: Sequence[str], rng: random.Random) -> list[int]:
-        """A mark from 1 to 7 for each completion."""
+        """A rating from 1 to 7 for each completion."""
         low, high = MARKS
         return [max(1, min(7, 1 + math.floor(7 * (x - low) / (high - low))))
                 for x in self.impressions(opening, completions, rng)]
 
     def prefers(self, opening: str, first: str, second: str) -> float:
-        """P(first is ranked above second), exactly: the sum over the steps in which second may fall."""
+        """P(first is ranked above second), computed exactly: a sum over the steps in which second can be."""
         a, b = self.utility(opening, first), self.utility(opening, second)
         lowest = math.floor((b - CELLS_OF_NOISE * NOISE) / STEP)
         highest = math.ceil((b + CELLS_OF_NOISE * NOISE) / STEP)

@@ -19,9 +19,9 @@ from rlhf_mini.tales.lexicon import CLASS_OF_ROLE, CLASSES, DATA, FILLERS, PRONO
 THING_STATES = ("wanted", "here", "broken", "lost", "given", "eaten")
 COMPANY = ("alone", "together")
 MOODS = ("calm", "glad", "sad", "cross")
-ORIGINS = ("found", "own")  # whether the thing may be somebody else's; what the hero gets in a tale is own
+ORIGINS = ("found", "own")  # a found thing may belong to somebody else; what the hero gets in a tale is own
 NO_THREAD = "~"
-BRIEF = 34  # characters of a sentence that is short
+BRIEF = 34  # a brief sentence has at most so many characters
 SHORTHANDS = {"AN THING": "{a ADJC|an ADJV} THING", "THE": "the [ADJ ]THING", "IT": "{it|the [ADJ ]THING}"}
 _SHORTHAND = re.compile(r"\bAN THING\b|\bTHE\b|\bIT\b")
 
@@ -32,7 +32,7 @@ class Token:
 
     text: str  # with its leading space
     role: str | None = None  # HERO, THING, …; PRONOUN for the hero's pronouns
-    optional: int = 0  # number of the [group] that it belongs to; 0: must stand
+    optional: int = 0  # the number of its [group]; 0 if the token is not optional
 
 
 @dataclass(frozen=True)
@@ -40,28 +40,28 @@ class Variant:
     """One way to say a pattern."""
 
     tokens: tuple[Token, ...]
-    gender: str | None  # of the hero, where a pronoun shows it
-    roles: tuple[str, ...]  # to be filled, in the order of the text
+    gender: str | None  # the hero's, if a pronoun shows it
+    roles: tuple[str, ...]  # the roles to fill, in the order of the text
 
     @property
     def text(self) -> str:
         return "".join(token.text for token in self.tokens).strip()
 
 
-@dataclass(frozen=True, eq=False)  # a pattern is itself: compared and hashed by identity
+@dataclass(frozen=True, eq=False)  # patterns are compared and hashed by identity
 class Pattern:
     """One sentence (an opening may have two) with its conditions, its effects and its marks."""
 
     text: str
     needs: frozenset[str]  # of THING_STATES, COMPANY, MOODS, ORIGINS; a kind that is not named may be anything
     sets: frozenset[str]  # new states, plus "friend" and "end"
-    thread: str  # that the tale must be in: "~ship", or NO_THREAD
-    next_thread: str | None  # that it is in afterwards; None: as before
+    thread: str  # the thread that the tale must be in: "~ship", or NO_THREAD
+    next_thread: str | None  # the thread after the sentence; None if it does not change
     thing_tags: frozenset[str]  # the thing must have one of these, if there are any
     place_tags: frozenset[str]
     kindness: int
     vividness: int
-    weight: int  # how often it is chosen, beside others that could follow
+    weight: int  # how often it is chosen, relative to the others that may follow
     variants: tuple[Variant, ...]
 
     @cached_property
@@ -70,7 +70,7 @@ class Pattern:
 
     @cached_property
     def brief(self) -> bool:
-        """Whether it can stand in an ending of many sentences."""
+        """Whether it may be used in an ending of many sentences."""
         return len(self.variants[0].text) <= BRIEF
 
 
@@ -173,10 +173,11 @@ OPENINGS = load("openings.txt")
 ENDINGS = load("endings.txt")
 
 
-# A trie over the variants of many patterns: literal tokens and word classes on its edges. A path from the
-# root to a node with `ends` is one whole pattern.
 class Trie:
-    """Finds the patterns that a list of tokens can be the text of."""
+    """A prefix tree over the variants of many patterns, which finds the patterns that match a list of tokens.
+
+    Its edges are literal tokens and word classes. A node with the key None ends at least one pattern.
+    """
 
     def __init__(self, patterns: tuple[Pattern, ...]) -> None:
         self.root: dict = {}
@@ -188,13 +189,13 @@ class Trie:
     def _add(self, variant: Variant, end: tuple[int, tuple[str, ...], str | None]) -> None:
         node = self.root
         for token in variant.tokens:
-            known = token.role in CLASS_OF_ROLE
-            key = (CLASS_OF_ROLE[token.role],) if known and token.role else token.text
+            is_role = token.role in CLASS_OF_ROLE
+            key = (CLASS_OF_ROLE[token.role],) if is_role and token.role else token.text
             node = node.setdefault(key, {})
         node.setdefault(None, []).append(end)
 
     def matches(self, tokens: list[str], start: int, classes: list[tuple[str, ...]]) -> tuple[list, int]:
-        """All patterns that begin at `start`: (end position, pattern, {role: word}, gender); and how far one got."""
+        """All patterns that match from `start`: (end, pattern, (role, word) pairs, gender); and the furthest point."""
         found = []
         furthest = start
         stack: list[tuple[dict, int, tuple[str, ...]]] = [(self.root, start, ())]
@@ -216,13 +217,13 @@ class Trie:
 
 
 def tokens_and_classes(text: str) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Tokens of a text that stands at the start of a sentence, with the word classes of each."""
+    """The tokens of a text that begins a sentence, and the word classes of each."""
     tokens = tokenise(" " + text)
     return tokens, [CLASSES.get(t[1:], ()) if t[0] == " " else () for t in tokens]
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word that can stand in a tale, fillers and the words of the patterns, sorted."""
+    """Every word that can occur in a tale, sorted: fillers, and the words of the patterns."""
     words = set(CLASSES)
     for pattern in (*ENDINGS, *OPENINGS):
         for variant in pattern.variants:

@@ -1,4 +1,4 @@
-"""Reads tales: is an ending grammatical, does it follow from its opening, and what is it like?"""
+"""Reads tales: whether an ending is grammatical and follows from its opening, and what its attributes are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlhf_mini.tales.lexicon import GENDER
 from rlhf_mini.tales.patterns import ENDINGS, OPENINGS, ORIGINS, THING_STATES, Pattern, Trie, tokens_and_classes
 
 _OPENINGS, _ENDINGS = Trie(OPENINGS), Trie(ENDINGS)
-MOST_PARSES = 64  # of one text; a tale has one or two
+MAX_PARSES = 64  # parses of one text that are tried; a tale has one or two
 
 
 @dataclass(frozen=True)
@@ -20,23 +20,23 @@ class Match:
 
     pattern: Pattern
     words: tuple[tuple[str, str], ...]  # (role, word)
-    gender: str | None  # that its pronouns show
+    gender: str | None  # shown by its pronouns; None if it has none
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """What a tale is like; the panel judges by these."""
+    """The attributes of a tale, by which the panel judges."""
 
     kindness: float  # kind deeds and words, 0 to 4
     mood: float  # of the ending: -1 sad, 0 calm, 1 glad
-    vividness: float  # images for the senses, 0 to 3
+    vividness: float  # descriptions that appeal to the senses, 0 to 3
     speech: float  # 1 if somebody speaks
-    length: float  # words and marks
+    length: float  # words and punctuation marks
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The reader's verdict on an ending; `reasons` says what is wrong, in words for a person."""
+    """The reader's verdict on an ending; `reasons` says what is wrong, as text for a person."""
 
     grammatical: bool
     coherent: bool
@@ -45,25 +45,25 @@ class Reading:
 
 
 def _parses(trie: Trie, text: str) -> tuple[list[list[Match]], str]:
-    """Every way to read a text as a row of patterns, and where reading got stuck."""
+    """Every way to parse a text as a row of patterns, and the place where parsing stopped."""
     tokens, classes = tokens_and_classes(text)
     parses: list[list[Match]] = []
     stack: list[tuple[int, list[Match]]] = [(0, [])]
     furthest = 0
-    while stack and len(parses) < MOST_PARSES:
-        start, told = stack.pop()
+    while stack and len(parses) < MAX_PARSES:
+        start, matches_so_far = stack.pop()
         if start == len(tokens):
-            parses.append(told)
+            parses.append(matches_so_far)
             continue
         found, reached = trie.matches(tokens, start, classes)
         furthest = max(furthest, reached)
-        stack += [(end, [*told, Match(pattern, words, gender)]) for end, pattern, words, gender in found]
+        stack += [(end, [*matches_so_far, Match(pattern, words, gender)]) for end, pattern, words, gender in found]
     return parses, "".join(tokens[max(0, furthest - 3) : furthest + 3]).strip()
 
 
 @lru_cache(maxsize=65_536)
 def read_opening(opening: str) -> Scene | None:
-    """The scene that an opening sets, or None where it is not the opening of a tale."""
+    """The scene that an opening sets, or None if it is not the opening of a tale."""
     for parse in _parses(_OPENINGS, opening)[0]:
         if len(parse) != 1:
             continue
@@ -82,19 +82,19 @@ def read_opening(opening: str) -> Scene | None:
 
 
 def _one_each(words: tuple[tuple[str, str], ...]) -> bool:
-    """Whether a role that is named twice is named alike (animals may differ)."""
+    """Whether a role that occurs twice has the same word; two animals may differ."""
     seen: dict[str, str] = {}
     return all(seen.setdefault(role, word) == word for role, word in words if role != "SPECIES")
 
 
 def _faults(scene: Scene, parse: list[Match]) -> Iterator[str]:
-    """What does not follow, sentence by sentence."""
-    told: set[str] = set()
+    """What does not follow from the scene, sentence by sentence."""
+    matches_so_far: set[str] = set()
     for number, match in enumerate(parse):
         pattern, words = match.pattern, dict(match.words)
-        if pattern.text in told:
+        if pattern.text in matches_so_far:
             yield "the same thing is told twice"
-        told.add(pattern.text)
+        matches_so_far.add(pattern.text)
         if pattern.closes and number + 1 < len(parse):
             yield "the tale goes on after it has ended"
         yield from scene.objections(pattern)
@@ -106,14 +106,15 @@ def _wrong_words(scene: Scene, match: Match) -> Iterator[str]:
     """Names, pronouns and nouns that are not those of the tale."""
     if match.gender not in (None, GENDER[scene.hero]):
         yield f"the pronoun does not fit {scene.hero}"
-    known = {"HERO": scene.hero, "FRIEND": scene.friend, "THING": scene.thing, "ADJ": scene.adjective}
+    of_scene = {"HERO": scene.hero, "FRIEND": scene.friend, "THING": scene.thing, "ADJ": scene.adjective}
     for role, word in match.words:
         if role == "NEW" and word == scene.hero:
             yield f"{word} meets {word}"
         elif role == "FRIEND" and scene.friend is None:
             yield f"{word} was never introduced"
-        elif role in known and word != known[role]:
-            yield f"{word!r} stands where {known[role]!r} was expected" if known[role] else f"{word!r} is new here"
+        elif role in of_scene and word != of_scene[role]:
+            expected = of_scene[role]
+            yield f"{word!r} stands where {expected!r} was expected" if expected else f"{word!r} is new here"
 
 
 def _attributes(ending: str, parse: list[Match]) -> Attributes:
@@ -128,9 +129,9 @@ def _attributes(ending: str, parse: list[Match]) -> Attributes:
     )
 
 
-@lru_cache(maxsize=65_536)  # judged, ranked and measured, the same endings are read again and again
+@lru_cache(maxsize=65_536)  # the same endings are read many times
 def read(opening: str, ending: str) -> Reading:
-    """Judge an ending: grammatical is about its sentences alone, coherent about the tale as a whole.
+    """Judge an ending: its sentences must be grammatical, and the whole tale must be coherent.
 
     Coherent implies grammatical. An ending that does not end, has fewer than two or more than five
     sentences, or whose opening is not of this world, is not grammatical.
@@ -149,7 +150,7 @@ def _why_ungrammatical(scene: Scene | None, parse: list[Match], stuck: str) -> s
     if scene is None:
         return "the opening is not the opening of a tale"
     if not parse:
-        return f"no sentence of a tale reads on at '… {stuck} …'" if stuck else "there is no ending"
+        return f"no sentence of a tale fits at '… {stuck} …'" if stuck else "there is no ending"
     if not parse[-1].pattern.closes:
         return "the ending does not end"
     return f"an ending has 2 to {MAX_SENTENCES} sentences, this one {len(parse)}"

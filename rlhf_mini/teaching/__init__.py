@@ -1,1 +1,1 @@
-"""What the notebooks use and the package itself does not: only notebooks, recordings and tests import this."""
+"""Helpers for notebooks. Only notebooks, recordings and tests import this."""

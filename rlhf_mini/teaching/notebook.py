@@ -1,4 +1,4 @@
-"""What every notebook uses: the package's own source, and a picture that follows a training loop."""
+"""Helpers for all notebooks: print the package's source, and plot while a model trains."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ Row = TypeVar("Row")
 
 
 def show(*objects: Any) -> None:
-    """Print the source of functions, classes or modules as the package runs it."""
+    """Print the source of functions, classes or modules of the package."""
     print("\n\n".join(inspect.getsource(thing).rstrip() for thing in objects))
 
 
-def live(steps: Iterable[Row], draw: Callable[[list[Row]], Any], seconds: float = 2.0) -> list[Row]:
-    """Collect what a training loop yields, and redraw one picture of it in place; returns the rows.
+def live_plot(steps: Iterable[Row], draw: Callable[[list[Row]], Any], seconds: float = 2.0) -> list[Row]:
+    """Collect the rows that a training loop yields, and update one plot of them in place; returns the rows.
 
-    `draw` gets the rows so far and returns the Axes it drew on. A new picture comes after `seconds` at the earliest,
-    the last always. The stop button ends the loop; all that was yielded until then is returned and usable.
+    `draw` gets the rows so far and returns the Axes it drew on. The plot is updated at most every `seconds`, and at the
+    end. The stop button ends the loop; the rows until then are returned and can be used.
     """
     rows: list[Row] = []
-    picture, drawn = None, -math.inf  # a clock may start at 0 when the machine does
+    shown, drawn = None, -math.inf  # a clock may start at 0 when the machine does
     try:
         for row in steps:
             rows.append(row)
             if time.monotonic() - drawn > seconds:
-                picture, drawn = _picture(draw(rows), picture), time.monotonic()
+                shown, drawn = _show_figure(draw(rows), shown), time.monotonic()
     except KeyboardInterrupt:
-        print(f"stopped after {len(rows)} steps; they are kept")
+        print(f"stopped after {len(rows)} steps; their rows are kept")
     if rows:
-        _picture(draw(rows), picture)
+        _show_figure(draw(rows), shown)
     return rows
 
 
-def _picture(axes: Any, handle: Any) -> Any:
-    """Show the figure of these Axes (or replace the one shown before), and close it, or it would appear once more."""
+def _show_figure(axes: Any, handle: Any) -> Any:
+    """Show the figure of these Axes, or replace the one shown before; close it, or it would be shown a second time."""
     first = next(iter(getattr(axes, "flat", [axes])))
     figure: Figure = first.figure
     if handle is None:

@@ -1,16 +1,15 @@
-"""A taste of one: forty judgements, the panel's reward model fitted further to them, and a blind test at the end.
+"""One person's taste: forty judgements, the panel's reward model fitted further to them, and a blind test.
 
     items = taste_items(sft, tokenizer, openings)             # four endings each, for a RankingSession
-    records = let_judge(RankingSession(items, name), taste)   # a simulated taste; or a person, with RankingWidget
+    records = simulate_judging(RankingSession(items, name), taste)   # or a person, with RankingWidget
     model = learn_taste(reward_model, tokenizer, records[:30], prompts, endings)
-    ...                                                       # PPO, as ever, with this model's scores
-    test = blind_pairs(prompts, before, after, seed=0)        # which ending is whose, nobody is shown
-    rate = win_rate(*test.outcome(let_judge(RankingSession(test.items, name), taste)))
+    ...                                                       # PPO with the scores of this model
+    test = blind_pairs(prompts, before, after, seed=0)        # the items do not show which ending is whose
+    rate = win_rate(*test.outcome(simulate_judging(RankingSession(test.items, name), taste)))
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import random
@@ -28,21 +27,23 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import sample_endings
 from rlhf_mini.language_model import context_length, decode_endings, encode_endings, encode_prompts
 from rlhf_mini.ppo import Score
-from rlhf_mini.rankings import Ranking, RankingSession
+from rlhf_mini.rankings import Ranking
 from rlhf_mini.rankings.record import item_key
 from rlhf_mini.reward import fit_reward, normalise, score_tokens
+from rlhf_mini.run.tasks import ratings_on_own_scale as ratings_on_own_scale
+from rlhf_mini.run.tasks import simulate_judging as simulate_judging
 from rlhf_mini.sampling import Rollout
 from rlhf_mini.tales import Annotator
 
-# None of them sits on the panel, whose five all like kind deeds and a glad ending.
+# None of these is on the panel, whose five annotators all like kind deeds and glad endings.
 SIMULATED_TASTES = {
     "gloomy": Annotator("simulated-gloomy", (("mood", -1.2),)),
     "bittersweet": Annotator("simulated-bittersweet", (("kindness", 0.7), ("mood", -1.2))),
     "stern": Annotator("simulated-stern", (("kindness", -0.8),)),
 }
-TASTE_FIT = RewardConfig(epochs=10, batch_size=10, learning_rate=5e-2, dropout=0.0)  # of the head alone
-SPARE = 2  # endings more than are shown, for some come twice
-Z = 1.959964  # 95 % of a normal distribution lie within as many standard deviations
+TASTE_FIT = RewardConfig(epochs=10, batch_size=10, learning_rate=5e-2, dropout=0.0)  # fits the head alone
+EXTRA = 2  # endings sampled beyond those that are shown, because some are equal
+Z_95 = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
 
 
 # --- judgements -------------------------------------------------------------------------------------------------
@@ -50,38 +51,16 @@ Z = 1.959964  # 95 % of a normal distribution lie within as many standard deviat
 
 def taste_items(language_model: PreTrainedModel, tokenizer: Any, openings: Sequence[str], each: int = 4,
                 seed: int = 0) -> list[tuple[str, list[str]]]:
-    """Each opening with `each` different endings (or as many as were found), for a `RankingSession`.
+    """Each opening with `each` different endings, or as many as were found, for a `RankingSession`.
 
-    An opening of which the model knows one ending only is left out: there is nothing to rank.
+    An opening with only one ending is left out, because there is nothing to rank.
     """
-    ppo, copies = PPOConfig(), each + SPARE
+    ppo, copies = PPOConfig(), each + EXTRA
     prompts = [opening for opening in openings for _ in range(copies)]
     endings = sample_endings(language_model, tokenizer, prompts, max_new_tokens=ppo.max_new_tokens,
                              temperature=ppo.temperature, seed=seed).endings
     different = [list(dict.fromkeys(endings[i:i + copies]))[:each] for i in range(0, len(endings), copies)]
     return [(opening, found) for opening, found in zip(openings, different, strict=True) if len(found) > 1]
-
-
-def let_judge(session: RankingSession, annotator: Annotator, seed: int = 0,
-              scale: tuple[float, float] | None = None) -> list[Ranking]:
-    """Let a simulated taste judge what is left, through the session that a person uses; returns its records.
-
-    It ranks. With a `scale`, the mean and standard deviation of what it thinks of endings, it gives 1 to 7 points.
-    """
-    def rng(prompt: str) -> random.Random:
-        return random.Random(f"{seed} {annotator.name} {prompt}")
-
-    if scale is None:
-        return rankings.answer(session, lambda prompt, shown: annotator.rank(prompt, shown, rng(prompt)))
-    with session.store.batch() if session.store else contextlib.nullcontext():
-        while (item := session.current) is not None:
-            session.rate(own_marks(annotator.impressions(item.prompt, item.shown, rng(item.prompt)), *scale))
-    return session.records
-
-
-def own_marks(impressions: Iterable[float], mean: float, deviation: float) -> list[int]:
-    """1 to 7 points, half a standard deviation apart, 4 for what is usual: everybody rates on a scale of their own."""
-    return [max(1, min(7, 4 + round(2 * (x - mean) / deviation))) for x in impressions]
 
 
 # --- the reward model -------------------------------------------------------------------------------------------
@@ -91,13 +70,13 @@ def learn_taste(reward_model: PreTrainedModel, tokenizer: Any, records: Sequence
                 endings: Sequence[str], config: RewardConfig = TASTE_FIT) -> PreTrainedModel:
     """A copy of the reward model, fitted further to these judgements; `endings` get mean 0, standard deviation 1.
 
-    Only the head moves: a few dozen rankings can say which of the trunk's features please, not make new ones. The
-    panel's rankings stay out of it: as many of them as there are new ones bring the panel's taste back.
-    Raises: InputError where no judgement prefers anything to anything.
+    Only the head is fitted: a few dozen rankings can weigh the trunk's features, but not form new ones. The panel's
+    rankings are not used: already as many of them as there are new ones would bring back the panel's taste.
+    Raises: InputError if the judgements have no preference.
     """
     model = copy.deepcopy(reward_model)
     model.base_model.requires_grad_(False)
-    judged = [record for record in rankings.current(records) if record.ranking]  # no skips
+    judged = [record for record in rankings.current(records) if record.ranking]  # without skips
     examples = [(record.prompt, record.completions, record.ranking) for record in judged]
     for _ in fit_reward(model, tokenizer, examples, config):
         pass
@@ -106,9 +85,9 @@ def learn_taste(reward_model: PreTrainedModel, tokenizer: Any, records: Sequence
 
 
 def score_by_text(reward_model: PreTrainedModel, reward_tokenizer: Any, tokenizer: Any) -> Score:
-    """Scores for the endings of a policy with another tokenizer: they are read as text.
+    """Scores for a policy with another tokenizer: its endings are decoded and encoded again.
 
-    What is longer than the reward model's context is judged by its beginning.
+    A text that is longer than the reward model's context is cut to its beginning.
     """
     context = context_length(reward_model)
 
@@ -127,24 +106,24 @@ def score_by_text(reward_model: PreTrainedModel, reward_tokenizer: Any, tokenize
 
 
 def utilities(annotator: Annotator, prompts: Sequence[str], endings: Sequence[str]) -> Tensor:
-    """What a simulated taste thinks of each ending, without noise. Shapes: -> (N,). Units: points."""
+    """The utility of each ending for a simulated annotator, without noise. Shapes: -> (N,). Units: points."""
     pairs = zip(prompts, endings, strict=True)
     return torch.tensor([annotator.utility(prompt, ending) for prompt, ending in pairs], dtype=torch.float64)
 
 
 def shift(before: Tensor, after: Tensor) -> float:
-    """How far the mean has moved, in standard deviations of what was there before. Shapes: (N,), (M,).
+    """How far the mean has moved, in standard deviations of the values before. Shapes: (N,), (M,).
 
-    Raises: InputError where everything before is worth the same.
+    Raises: InputError if all values before are equal.
     """
     deviation = before.std().item()
     if not deviation > 0:
-        raise InputError(f"the {len(before)} values before do not vary: their standard deviation is no unit")
+        raise InputError(f"the {len(before)} values before are all equal: give values that vary")
     return (after.mean() - before.mean()).item() / deviation
 
 
 class Outcome(NamedTuple):
-    """How often the ending of the model afterwards was preferred, the one before, and neither."""
+    """How often the ending from after the training was preferred, the one from before, and neither."""
 
     wins: int
     losses: int
@@ -153,18 +132,18 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class BlindTest:
-    """Pairs of endings, one from before and one from after; `items` do not tell which is which.
+    """Pairs of endings, one from before and one from after the training; `items` do not show which is which.
 
-    A session shows them and records ordinary rankings. `outcome` opens the envelope.
+    A session shows the items and records ordinary rankings. `outcome` then counts who won.
     """
 
     items: list[tuple[str, list[str]]]
-    after: dict[str, str] = field(repr=False)  # prompt: the ending of the model afterwards
+    after: dict[str, str] = field(repr=False)  # for each prompt, the ending from after the training
 
     def verdicts(self, records: Iterable[Ranking]) -> dict[str, str]:
-        """What an annotator preferred, "after", "before" or "neither", for each opening judged; skips are left out.
+        """For each judged prompt, which ending was preferred: "after", "before" or "neither". Skips are left out.
 
-        Equal texts tie. Raises: InputError where the records of these pairs are of more than one annotator.
+        Equal texts tie. Raises: InputError if more than one annotator judged these pairs.
         """
         mine = {item_key(prompt, pair) for prompt, pair in self.items}
         judged = [record for record in rankings.current(records) if record.ranking and record.item in mine]
@@ -175,15 +154,15 @@ class BlindTest:
         return {record.prompt: preferred.get(record.prompt, "neither") for record in judged}
 
     def outcome(self, records: Iterable[Ranking]) -> Outcome:
-        """Count the verdicts. Raises: InputError where the records of these pairs are of more than one annotator."""
-        said = list(self.verdicts(records).values())
-        return Outcome(said.count("after"), said.count("before"), said.count("neither"))
+        """Count the verdicts. Raises: InputError if more than one annotator judged these pairs."""
+        verdicts = list(self.verdicts(records).values())
+        return Outcome(verdicts.count("after"), verdicts.count("before"), verdicts.count("neither"))
 
 
 def blind_pairs(prompts: Sequence[str], before: Sequence[str], after: Sequence[str], seed: int) -> BlindTest:
-    """Pair what two models made of the same prompts, in an order drawn from the seed; the session draws once more.
+    """Pair the endings of two models for the same prompts, each pair in an order drawn from the seed.
 
-    Raises: InputError where a prompt occurs twice.
+    The session shuffles each pair once more. Raises: InputError if a prompt occurs twice.
     """
     if len(set(prompts)) < len(prompts):
         raise InputError(f"of {len(prompts)} prompts only {len(set(prompts))} differ: give each prompt once")
@@ -201,14 +180,14 @@ class WinRate(NamedTuple):
 
 
 def win_rate(wins: int, losses: int, ties: int) -> WinRate:
-    """The share of pairs won, and its 95 % interval; a tie is half a win, which makes the interval a little wide.
+    """The share of pairs won, and its 95 % interval. A tie counts as half a win, so the interval is a little too wide.
 
-    Raises: InputError where there are no pairs. Source: Wilson 1927, whose interval keeps within 0 and 1.
+    Raises: InputError if there are no pairs. Source: Wilson 1927, whose interval stays between 0 and 1.
     """
     pairs = wins + losses + ties
     if pairs < 1 or min(wins, losses, ties) < 0:
         raise InputError(f"there are {wins} wins, {losses} losses and {ties} ties: judge at least one pair")
     rate = (wins + ties / 2) / pairs
-    middle = (rate + Z**2 / (2 * pairs)) / (1 + Z**2 / pairs)
-    reach = Z * math.sqrt(rate * (1 - rate) / pairs + Z**2 / (4 * pairs**2)) / (1 + Z**2 / pairs)
+    middle = (rate + Z_95**2 / (2 * pairs)) / (1 + Z_95**2 / pairs)
+    reach = Z_95 * math.sqrt(rate * (1 - rate) / pairs + Z_95**2 / (4 * pairs**2)) / (1 + Z_95**2 / pairs)
     return WinRate(rate, max(0.0, middle - reach), min(1.0, middle + reach))

@@ -1,4 +1,4 @@
-"""A world so small that every ending can be written down, and with it the best policy there can be.
+"""A world so small that all endings can be listed, so that the best possible policy is known.
 
 Four tokens, endings of at most three, one prompt. A policy is worth J = E[reward] - beta * KL(policy || reference).
 The best one is reference * exp(reward / beta), made to sum to 1, and is worth J* = beta * ln E_reference[exp(reward /
@@ -24,9 +24,9 @@ NEVER = -1  # an EOS id that no token has: every ending has three tokens
 
 @dataclass(frozen=True)
 class TinyWorld:
-    """Every ending there is, what the reference makes of it, and what it is worth."""
+    """All endings, with their log-probabilities under the reference and their rewards."""
 
-    reference: Any  # a language model that nothing changes
+    reference: Any  # a frozen language model
     tokens: Tensor  # (N, T), 0 where masked
     mask: Tensor  # (N, T) bool, the EOS included
     logp_ref: Tensor  # (N,) nats per ending
@@ -34,7 +34,7 @@ class TinyWorld:
     eos_id: int = NEVER
 
     def log_probabilities(self, model: Any) -> Tensor:
-        """Of each whole ending: (N,), nats per ending, without a gradient."""
+        """Log-probability of each whole ending, without a gradient. Shapes: -> (N,). Units: nats per ending."""
         with torch.no_grad():
             return token_log_probabilities(model, self.tokens, self.mask).sum(1)
 
@@ -48,14 +48,14 @@ class TinyWorld:
         return self.logp_ref + (self.reward - best) / beta, best.item()
 
     def score(self, rollout: Rollout) -> Tensor:
-        """What sampled endings are worth, looked up: a reward model that knows everything. Shapes: -> (B,)."""
-        worth = torch.full(((VOCABULARY + 1) ** LENGTH,), torch.nan, dtype=self.reward.dtype)
-        worth[number(self.tokens, self.mask)] = self.reward
-        return worth[number(rollout.tokens.cpu(), rollout.mask.cpu())]
+        """The rewards of sampled endings, looked up in the table: a perfect reward model. Shapes: -> (B,)."""
+        reward_of = torch.full(((VOCABULARY + 1) ** LENGTH,), torch.nan, dtype=self.reward.dtype)
+        reward_of[number(self.tokens, self.mask)] = self.reward
+        return reward_of[number(rollout.tokens.cpu(), rollout.mask.cpu())]
 
 
 def tiny_world(eos_id: int = NEVER) -> TinyWorld:
-    """The world whose endings stop behind the token `eos_id`; without one it has 4 * 4 * 4 = 64 endings."""
+    """The world whose endings stop after the token `eos_id`; without one it has 4 * 4 * 4 = 64 endings."""
     tokens, mask = all_endings(eos_id)
     reference = make_reference()
     logp_ref = token_log_probabilities(reference, tokens, mask).sum(1)
@@ -63,7 +63,7 @@ def tiny_world(eos_id: int = NEVER) -> TinyWorld:
 
 
 def all_endings(eos_id: int = NEVER) -> tuple[Tensor, Tensor]:
-    """Every ending there is: tokens (N, T) and mask (N, T)."""
+    """All endings: tokens (N, T) and mask (N, T)."""
     endings = {}
     for tokens in itertools.product(range(VOCABULARY), repeat=LENGTH):
         length = tokens.index(eos_id) + 1 if eos_id in tokens else LENGTH
@@ -73,7 +73,7 @@ def all_endings(eos_id: int = NEVER) -> tuple[Tensor, Tensor]:
 
 
 def token_log_probabilities(model: Any, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Of each token, by one plain forward pass, in double precision; with a gradient, where the model has one.
+    """Log-probability of each token, by one forward pass, in double precision and with the model's gradient.
 
     Shapes: (N, T), (N, T) -> (N, T), 0 where masked.
     """
@@ -83,7 +83,7 @@ def token_log_probabilities(model: Any, tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 def make_reference() -> Any:
-    """A one-layer GPT-2 with random weights, away from uniform."""
+    """A one-layer GPT-2 with random weights, scaled up so that its distribution is not nearly uniform."""
     model = new_language_model(VOCABULARY, eos_id=0, pad_id=0, n_layer=1, n_head=2, n_embd=64, n_positions=8, seed=1)
     with torch.no_grad():
         model.transformer.wte.weight.mul_(2)
@@ -98,6 +98,6 @@ def make_rewards(logp_ref: Tensor) -> Tensor:
 
 
 def number(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Different endings have different numbers: (N, T) -> (N,)."""
+    """A different number for each ending. Shapes: (N, T) -> (N,)."""
     digits = torch.where(mask, tokens + 1, 0)
     return digits @ (VOCABULARY + 1) ** torch.arange(tokens.shape[1])

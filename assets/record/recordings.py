@@ -1,0 +1,151 @@
+"""What is recorded: each file in `assets/` that takes long to make, and the notebooks; what is read, first."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import label_efficiency
+import matplotlib
+import matplotlib.pyplot as plt
+import sweep
+import taste
+from freshness import code_cells
+from keeping import Recording, rounded, write
+from micro_run import micro_run as micro_run
+from stages import FinishedRun, whole_run
+
+from rlhf_mini import plots
+from rlhf_mini.config import RunConfig
+from rlhf_mini.run.folder import config_to_json
+from rlhf_mini.run.seeds import gather, markdown
+
+matplotlib.use("agg")
+
+BASE, RUN = "assets/tiny-tales-gpt2", "assets/run-3"
+MODELS = (f"{RUN}/sft", f"{RUN}/reward_model")
+SELECTED = ("history.jsonl", "metrics.json", "rankings.jsonl", "reward_model", "samples.json", "sft")  # of a run
+SEEDS = (3, 4, 5, 6, 7)  # of README's table; the first is the run that is kept
+BENCHMARK = "tests/benchmarks/ppo_iteration.py"
+
+
+# --- the run, and the same for other seeds ----------------------------------------------------------------------
+
+
+def config_of(seed: str, work: Path) -> RunConfig:
+    """The settings of a run."""
+    return RunConfig(out=work / f"seed-{seed}", seed=int(seed))
+
+
+def make_run(seed: str, work: Path) -> None:
+    """Run, and put what notebooks start from in the place of what was there."""
+    config, place = config_of(seed, work), Path(RUN)
+    whole_run(config)
+    new, old = place.with_name(f"{place.name}.new"), place.with_name(f"{place.name}.old")
+    for folder in (new, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    new.mkdir()
+    for name in SELECTED:
+        source = config.out / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, new / name)
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def make_metrics(seed: str, work: Path) -> dict[str, Any]:
+    """Run, and keep the figures alone."""
+    return whole_run(config_of(seed, work))
+
+
+def gather_seeds(metrics: dict[str, Any]) -> str:
+    """The kept run and the others as one file; README's table."""
+    first = FinishedRun.open(Path(RUN)).metrics
+    gathered = rounded(gather({first["seed"]: first, **{int(seed): found for seed, found in metrics.items()}}))
+    write(Path("assets/seeds.json"), gathered)
+    return f"the table of README.md:\n\n{markdown(gathered)}\n"
+
+
+def draw_run(_: dict[str, Any]) -> None:
+    """README's picture of the run."""
+    lines = (Path(RUN) / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    plots.proxy_against_gold([json.loads(line) for line in lines])
+    plt.savefig("assets/proxy_against_gold.png", dpi=110, bbox_inches="tight")
+    plt.close()
+
+
+def runs() -> list[Recording]:
+    """The run that notebooks start from, its picture, and the table of seeds."""
+    settings = config_to_json(RunConfig(seed=0))
+    first, *others = map(str, SEEDS)
+    return [
+        Recording("run-3", (RUN,), (BASE,), {**settings, "seed": int(first)}, {first: ()}, make_run),
+        Recording("proxy_against_gold", ("assets/proxy_against_gold.png",), (f"{RUN}/history.jsonl",),
+                  gather=draw_run, core=False),
+        Recording("seeds", ("assets/seeds.json",), (BASE,), {**settings, "seed": None},
+                  dict.fromkeys(others, ()), make_metrics, gather_seeds, gather_reads=(f"{RUN}/metrics.json",)),
+    ]
+
+
+# --- the experiments --------------------------------------------------------------------------------------------
+
+
+def opened() -> FinishedRun:
+    """The run that everything starts from."""
+    return FinishedRun.open(Path(RUN))
+
+
+def experiments() -> list[Recording]:
+    """What 04, 07 and 08 draw."""
+    sizes, settings, cases = sweep.Sizes(), taste.Settings(), taste.cases()
+    labels = Path("assets/label_efficiency.json")
+    return [
+        Recording("label_efficiency", (str(labels), str(labels.with_suffix(".png"))),
+                  (f"{RUN}/sft", f"{RUN}/rankings.jsonl"), label_efficiency.settings(), label_efficiency.parts(),
+                  lambda part, work: label_efficiency.make(part, opened()),
+                  lambda found: label_efficiency.gather(found, opened(), labels),
+                  gather_reads=(f"{RUN}/metrics.json",)),
+        Recording("sweep", ("assets/sweep.json",), (*MODELS, f"{RUN}/rankings.jsonl"), sweep.settings(sizes),
+                  sweep.parts(sizes), lambda part, work: sweep.make(part, work, opened(), sizes),
+                  lambda found: sweep.gather(found, Path("assets/sweep.json"))),
+        Recording("taste", ("assets/taste.json",), MODELS, taste.settings_of(settings), dict.fromkeys(cases, ()),
+                  lambda part, work: taste.make(cases[part], opened(), settings),
+                  lambda found: taste.gather(found, opened(), settings, Path("assets/taste.json"))),
+        Recording("benchmark", ("assets/benchmark.json",), MODELS, None, {"seconds": ()},
+                  lambda part, work: run_script(BENCHMARK, "--out", "assets/benchmark.json"), alone=True),
+    ]
+
+
+def run_script(path: str, *arguments: str) -> None:
+    """Run a script as the command line does."""
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name="__main__")
+
+
+# --- notebooks --------------------------------------------------------------------------------------------------
+
+
+def notebook(path: Path) -> Recording:
+    """A notebook, which is out of date when its code, what it reads, or the package's source has changed."""
+    read = {f"assets/{name}" for cell in code_cells(path) for name in re.findall(r'\basset\("([^"]+)"\)', cell)}
+    return Recording(f"notebooks/{path.stem}", (str(path),), (str(path), "rlhf_mini", *sorted(read)),
+                     parts={"cells": ()}, make=partial(execute, path), core=False)
+
+
+def execute(path: Path, part: str, work: Path) -> dict[str, float]:
+    """Run a notebook in place: the seconds and the GB that it took."""
+    sys.path.insert(0, str(path.parent.resolve()))
+    from execute import execute as run_cells  # type: ignore[import-not-found]
+
+    seconds, memory = run_cells(path.resolve())
+    return {"seconds": round(seconds), "memory": round(memory, 1)}
+
+
+RECORDINGS = [*runs(), *experiments(), *map(notebook, sorted(Path("notebooks").glob("*.ipynb")))]

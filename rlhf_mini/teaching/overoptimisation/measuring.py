@@ -1,0 +1,122 @@
+"""Measure overoptimisation: gold reward over the distance, correlations, overused phrases, the worth of words.
+
+Source: Gao, Schulman & Hilton 2022, "Scaling laws for reward model overoptimization".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rlhf_mini.errors import InputError
+
+
+@dataclass(frozen=True)
+class GoldCurve:
+    """The gain in gold reward at distance d = √KL: d (alpha - beta d) for best of n, d (alpha - beta ln d) for RL.
+
+    `explained` is the share of the points' variance that the curve explains.
+    """
+
+    form: Literal["best_of_n", "rl"]
+    alpha: float
+    beta: float
+    explained: float
+
+    def __call__(self, distance: ArrayLike) -> NDArray[np.float64]:
+        """The gain at each distance, 0 at distance 0."""
+        rising, falling = _terms(np.asarray(distance, float), self.form)
+        return self.alpha * rising - self.beta * falling
+
+    @property
+    def peak(self) -> float:
+        """The distance with the highest gold reward; infinite if the curve only rises."""
+        if self.beta <= 0:
+            return math.inf
+        return self.alpha / (2 * self.beta) if self.form == "best_of_n" else math.exp(self.alpha / self.beta - 1)
+
+
+def _terms(distance: NDArray[np.float64], form: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The factors of alpha and beta: d, and d² or d ln d."""
+    return distance, distance * (distance if form == "best_of_n" else np.log(np.maximum(distance, 1e-12)))
+
+
+def fit_gold_curve(distance: Sequence[float], gain: Sequence[float], form: Literal["best_of_n", "rl"]) -> GoldCurve:
+    """Fit alpha and beta by least squares to the gain in gold reward at each distance √KL.
+
+    Units: √nats per ending; gain in standard deviations of gold, 0 at distance 0.
+    Raises: InputError for another form, or without a gain at two different distances above 0.
+    """
+    if form not in ("best_of_n", "rl"):
+        raise InputError(f"form is {form!r}: give 'best_of_n' or 'rl'")
+    d, r = np.asarray(distance, float), np.asarray(gain, float)
+    if d.shape != r.shape or len({x for x in d.tolist() if x > 0}) < 2:
+        raise InputError(f"there are {d.size} distances and {r.size} gains: give equally many of both, at two or more "
+                         "different distances above 0")
+    rising, falling = _terms(d, form)
+    alpha, beta = np.linalg.lstsq(np.column_stack([rising, -falling]), r)[0].tolist()
+    curve = GoldCurve(form, alpha, beta, math.nan)
+    unexplained = float(np.square(r - curve(d)).sum() / max(np.square(r - r.mean()).sum(), 1e-12))
+    return GoldCurve(form, alpha, beta, 1 - unexplained)
+
+
+def correlation(a: Sequence[float], b: Sequence[float], given: Sequence[float] | None = None) -> float:
+    """The correlation of a with b; with `given`, the partial correlation, in which `given` is held constant.
+
+    It measures linear dependence only. Shapes: (N,) each. Raises: InputError where one of them does not vary.
+    """
+    columns = [np.asarray(x, float) for x in (a, b, given) if x is not None]
+    if any(len(x) != len(columns[0]) or len(x) < 3 or np.ptp(x) == 0 for x in columns):
+        raise InputError(f"the columns have {[len(x) for x in columns]} numbers: give equally many in each, at least "
+                         "three, that are not all equal")
+    r = np.corrcoef(columns)
+    if given is None:
+        return float(r[0, 1])
+    return float((r[0, 1] - r[0, 2] * r[1, 2]) / math.sqrt((1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2)))
+
+
+def overused(after: Iterable[str], before: Iterable[str], words: int = 3,
+             count: int = 8) -> list[tuple[str, float, float]]:
+    """The phrases whose share of endings has grown most: (phrase, share after, share before), shares from 0 to 1.
+
+    A phrase is `words` words in a row, without punctuation and capitals. After a phrase is found, the endings with it
+    are left out of the search for the next one. So a sentence that occurs often is found once, not in several pieces.
+    """
+    endings = list(after)
+    found: list[tuple[str, float, float]] = []
+    shares, shares_before, remaining = _shares(endings, words), _shares(before, words), endings
+    while len(found) < count:
+        growth = {phrase: share * len(remaining) / len(endings) - shares_before.get(phrase, 0.0)
+                  for phrase, share in _shares(remaining, words).items()}
+        phrase = min(growth, key=lambda phrase: (-growth[phrase], phrase), default="")
+        if growth.get(phrase, 0.0) <= 0:
+            break
+        found.append((phrase, shares[phrase], shares_before.get(phrase, 0.0)))
+        remaining = [ending for ending in remaining if phrase not in _shares([ending], words)]
+    return found
+
+
+def _shares(endings: Iterable[str], words: int) -> dict[str, float]:
+    """The share of endings in which each phrase occurs."""
+    split = [re.findall(r"[\w'’-]+", ending.lower()) for ending in endings]
+    counts = Counter(phrase for ending in split
+                     for phrase in {" ".join(ending[i:i + words]) for i in range(len(ending) - words + 1)})
+    return {phrase: number / len(split) for phrase, number in counts.items()}
+
+
+def worth_of_words(score: Callable[[list[str]], Sequence[float]], ending: str) -> list[tuple[str, float]]:
+    """Each word of an ending, and how much the score falls when this word is left out.
+
+    `score` returns one number for each ending of a list.
+    """
+    words = ending.split()
+    shorter = [" ".join(words[:i] + words[i + 1:]) for i in range(len(words))]
+    whole, *others = (float(x) for x in score([ending, *shorter]))
+    return [(word, whole - other) for word, other in zip(words, others, strict=True)]

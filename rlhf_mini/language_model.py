@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from rlhf_mini import team
@@ -19,6 +19,7 @@ from rlhf_mini.checkpoints import (
     load_tokenizer,
     quiet_transformers,
 )
+from rlhf_mini.consistency import check_consistency
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import use_bf16
 
@@ -34,22 +35,33 @@ def load_language_model(path_or_name: str | Path, bf16: bool = False) -> tuple[P
 
     With `bf16` its matrix products are in bfloat16; its weights stay in fp32.
 
-    Nothing is added to the model: a checkpoint without a pad token stays without one (see `pad_id`).
-    Raises: InputError where there is no such model, or it is damaged, no causal LM, or not its tokenizer's.
+    Nothing is added to the model: a checkpoint without a pad token stays without one (see `pad_id`). Of its generation
+    settings only the token ids are kept: sampling here ignores the rest, and some could not be written again.
+    Raises: InputError where there is no such model, or it is damaged, no causal LM, not its tokenizer's, or computes
+    its logits in another way than this package does.
     """
     name = str(path_or_name)
     model = load_pretrained(AutoModelForCausalLM, path_or_name, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(),
                             "a causal language model, such as GPT-2")
     tokenizer = load_tokenizer(path_or_name)
     check_fit(model, tokenizer, name)
-    for config in (model.config, model.generation_config):
-        if config is not None and config.eos_token_id is None:
-            config.eos_token_id = tokenizer.eos_token_id
-    if model.generation_config is not None and model.generation_config.pad_token_id is None:
-        model.generation_config.pad_token_id = pad_id(tokenizer)  # else `generate` warns at every call
+    check_consistency(model, name)
+    if model.config.eos_token_id is None:
+        model.config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config = plain_generation(model.generation_config, tokenizer)
     if bf16:
         use_bf16(model)
     return model, tokenizer
+
+
+def plain_generation(found: GenerationConfig | None, tokenizer: Any) -> GenerationConfig:
+    """The token ids of a model's generation settings; the tokenizer's where the model states none."""
+    ids = {name: getattr(found, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    if ids["eos_token_id"] is None:
+        ids["eos_token_id"] = tokenizer.eos_token_id
+    if ids["pad_token_id"] is None:
+        ids["pad_token_id"] = pad_id(tokenizer)  # else `generate` warns at every call
+    return GenerationConfig(**ids)
 
 
 @team.once

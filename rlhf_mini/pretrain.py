@@ -25,6 +25,7 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import sample_endings
 from rlhf_mini.language_model import EOS, PAD, context_length, encode, save_language_model
 from rlhf_mini.optimisers import muon_and_adamw
+from rlhf_mini.run.base import note_tales
 from rlhf_mini.run.progress import progress
 from rlhf_mini.sft import Example, fit_next_token, mean_loss
 from rlhf_mini.tales.corpus import corpus
@@ -161,6 +162,7 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     steps = train_lm(model, rows, config, tokenizer.eos_token_id)
     total = math.ceil(sum(map(len, rows)) / config.batch_tokens)
     *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
+    note_tales(model)
     save_language_model(model, tokenizer, out)
     team.wait()  # the card of every process reads the saved files
     counts = {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])}

@@ -16,8 +16,8 @@ def shrink(patch: pytest.MonkeyPatch, iterations: int = 1) -> None:
     """Let every run from now on be small, whatever its options say."""
     choose_sizes = pipeline.choose_sizes
 
-    def smaller(config: RunConfig) -> RunConfig:
-        config = choose_sizes(config)
+    def smaller(config: RunConfig, seen_tales: bool) -> RunConfig:
+        config = choose_sizes(config, seen_tales)
         return replace(config, samples=16, demonstrations=64, openings=24, judged_by_all=3,
                        sft=replace(config.sft, steps=2), reward=replace(config.reward, epochs=1),
                        ppo=replace(config.ppo, iterations=iterations, episodes=8))

@@ -337,9 +337,9 @@ def test_a_foreign_gpt2_goes_through_the_same_loop(config: RunConfig, foreign_fo
 
 
 def test_settings_follow_from_model_and_data(config: RunConfig, checkpoint: Path, tmp_path: Path) -> None:
-    assert choose_sizes(RunConfig(base="gpt2")).sft.steps == RunConfig().foreign_sft_steps
-    assert choose_sizes(RunConfig()).sft.steps == RunConfig().sft.steps
-    quick = choose_sizes(RunConfig(quick=True))
+    assert choose_sizes(RunConfig(), seen_tales=False).sft.steps == RunConfig().foreign_sft_steps
+    assert choose_sizes(RunConfig(), seen_tales=True).sft.steps == RunConfig().sft.steps
+    quick = choose_sizes(RunConfig(quick=True), seen_tales=True)
     assert quick.openings == 200 and quick.ppo.iterations == 10 and quick.samples == 512
     model, tokenizer = load_language_model(checkpoint)
     task = load_task(config, tmp_path / "none")

@@ -19,16 +19,16 @@ SFT_PASSES = 10  # at most so many passes over given demonstrations: more would 
 REWARD_STEPS = 50  # the reward fit takes at least so many steps, even on few rankings
 
 
-def choose_sizes(config: RunConfig) -> RunConfig:
+def choose_sizes(config: RunConfig, seen_tales: bool) -> RunConfig:
     """Set the sizes of a run: smaller ones for a quick run, longer fine-tuning for a base that has not seen tales."""
     steps, rate = config.sft.steps, config.sft.learning_rate
-    if config.base is not None:
+    if not seen_tales:
         steps, rate = max(steps, config.foreign_sft_steps), max(rate, config.foreign_sft_rate)
     if config.quick:
         config = replace(config, openings=min(config.openings, 200), samples=min(config.samples, 512),
                          judged_by_all=min(config.judged_by_all, 20),
                          ppo=replace(config.ppo, iterations=min(config.ppo.iterations, 10)))
-        steps = min(steps, 80 if config.base is None else 300)
+        steps = min(steps, 80 if seen_tales else 300)
     demonstrations = min(steps * config.sft.batch_size, 2 * config.demonstrations)
     return replace(config, sft=replace(config.sft, steps=steps, learning_rate=rate), demonstrations=demonstrations)
 

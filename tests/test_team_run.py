@@ -11,6 +11,7 @@ import pytest
 from test_team import start
 
 PROGRAM = Path(__file__).parent / "team_run.py"
+pytestmark = pytest.mark.faults  # each starts several processes, and each of them imports torch
 
 
 @pytest.fixture(scope="module")

@@ -77,13 +77,13 @@ class RewardConfig:
 class PPOConfig:
     """PPO with a KL penalty; the defaults follow Ziegler et al. 2019 and Huang et al. 2024 where size allows."""
 
-    iterations: int = 30
+    iterations: int = 60
     episodes: int = 128  # endings sampled per iteration
     max_new_tokens: int = MAX_NEW_TOKENS
     temperature: float = 0.7
     epochs: int = 2
     minibatches: int = 2
-    learning_rate: float = 2.5e-4  # of the first iteration: it falls in a line to 0
+    learning_rate: float = 2e-4  # of the first iteration: it falls in a line to 0
     adam_eps: float = 1e-5
     clip: float = 0.2
     value_clip: float = 1.0  # the scores have standard deviation 1

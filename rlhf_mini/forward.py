@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from rlhf_mini.batches import split_by_tokens
 from rlhf_mini.errors import InputError
 
-CHUNK_TOKENS = 2048  # go through the trunk at once: few enough for a CPU's cache, many enough to keep its cores busy
-BLOCK_ROWS = 512  # states go through the LM head at once
+CHUNK_TOKENS = 2048  # the trunk reads so many at a time: they fit into a CPU's cache and keep its cores busy
+BLOCK_ROWS = 512  # the LM head reads so many states at a time
 
 
 def hidden_states(model: nn.Module, rows: Sequence[Sequence[int]], starts: Sequence[int],

@@ -171,7 +171,8 @@ def main() -> None:
             print(f"TRL {version} is left out: make a virtual environment, `pip install -r requirements.txt "
                   f"trl=={version}` in it, and give its Python by {option}")
     if chosen.out and not (chosen.trl_ppo and chosen.trl) and holds_trl(chosen.out):
-        sys.exit(f"{chosen.out} holds measurements of TRL, which this one would lack: give both Pythons, or another --out")
+        sys.exit(f"{chosen.out} holds measurements of TRL, which this one would lack: give both Pythons, or another "
+                 "--out")
     material = Material()
     benchmark = Benchmark(material, chosen.trl_ppo, chosen.trl)
     for group in chosen.only:

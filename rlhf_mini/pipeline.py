@@ -44,7 +44,7 @@ from rlhf_mini.run.tasks import ask_panel, given_rankings, make_task, sorted_jud
 from rlhf_mini.sft import check_loss, mean_loss, train_sft
 
 RANKINGS = "rankings.jsonl"
-SAVE_EVERY = 5  # a run can continue from every fifth iteration of PPO
+SAVE_EVERY = 10  # a run can continue from every tenth iteration of PPO
 NORMALISE_ON = 1024  # the reward model is normalised on so many endings of the fine-tuned model
 POLICIES = {"ppo": "policy", "ppo_no_kl": "policy_no_kl"}  # the folder of each arm's policy
 

@@ -19,9 +19,33 @@ import torch
 from tiny_texts import ENDINGS, OPENINGS
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from rlhf_mini.language_model import load_language_model, new_language_model, train_tokenizer
+from rlhf_mini.language_model import load_language_model
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
+
+# Shared first, after the notebooks: then no worker is left alone with a long file at the end.
+LONG = {"test_browser.py", "test_cli.py", "test_enumeration.py", "test_pipeline.py", "test_readme.py", "test_sweep.py",
+        "test_tales.py", "test_taste.py"}
 
 TEXTS = [f"{opening} {ending}" for opening in OPENINGS for ending in ENDINGS]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Two workers share whole folders; files that are named, a debugger or `-n 0` are served in this process.
+
+    A file is never divided, so a notebook has one kernel, and what a module shares is made once.
+    """
+    folders = any(Path(argument).is_dir() for argument in config.args)
+    worker = hasattr(config, "workerinput")  # one of the two: it has none of its own
+    if folders and not worker and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
+        config.option.numprocesses = 0 if config.option.usepdb else 2
+        config.option.dist = "loadfile"
+        config.option.loadscopereorder = False  # in the order that follows
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the notebooks and the long files."""
+    items.sort(key=lambda item: 0 if item.path.suffix == ".ipynb" else 1 if item.path.name in LONG else 2)
 
 
 @pytest.fixture(scope="session")

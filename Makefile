@@ -6,7 +6,7 @@ OUT    ?= runs/tiny-tales-gpt2
 TRAIN  ?= 00 01 02 04 05 06 07 08 09
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types check run quick pretrain record recorded benchmark notebooks bands bugs stops wheel clean
+.PHONY: help venv test faults lint types check run quick pretrain record recorded benchmark notebooks bands bugs stops wheel clean
 
 help:       ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -15,8 +15,11 @@ venv:       ## a virtual environment with everything in requirements.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install -r requirements.txt
 
-test:       ## every test
+test:       ## README's test command: everything but what is marked faults
 	$(PYTHON) -m pytest
+
+faults:     ## kills, power cuts, many processes, and a quick run that is stopped, at full length
+	$(PYTHON) -m pytest -m faults
 
 lint:       ## ruff
 	$(PYTHON) -m ruff check .

@@ -200,8 +200,7 @@ def _pretrain_parser() -> Parser:
 
 
 def _pretrain(options: dict[str, Any]) -> int:
-    from rlhf_mini.config import PretrainConfig
-    from rlhf_mini.pretrain import pretrain
+    from rlhf_mini.pretrain import PretrainConfig, pretrain
 
     team.join()
     out = options.pop("out")

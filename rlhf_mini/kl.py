@@ -66,8 +66,8 @@ def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 def divergence(logp: Tensor, logp_ref: Tensor) -> Tensor:
     """KL(p || p_ref) from log-probabilities of the whole vocabulary. Shapes: (..., V) each -> (...). Units: nats."""
-    p = logp.exp()
-    return (p * (logp - logp_ref)).masked_fill(p == 0, 0.0).sum(-1)  # 0 log 0 is 0
+    difference = (logp - logp_ref).masked_fill(logp == -torch.inf, 0.0)  # 0 log 0 is 0
+    return (logp.exp() * difference).sum(-1)
 
 
 def live(x: Tensor, mask: Tensor, name: str = "x") -> Tensor:

@@ -3,51 +3,31 @@
 from __future__ import annotations
 
 import copy
-import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from rlhf_mini import team
 from rlhf_mini.checkpoints import (
     check_fit,
-    default_device,
     load_pretrained,
     load_tokenizer,
     quiet_transformers,
-    ready,
 )
+from rlhf_mini.consistency import check_consistency
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import use_bf16
-
-__all__ = ["check_prompts", "context_length", "decode_endings", "default_device", "encode", "encode_endings",
-           "encode_prompts", "frozen_copy", "load_language_model", "new_language_model", "pad_id",
-           "save_language_model", "train_tokenizer"]
 
 EOS = "<|endoftext|>"
 PAD = "<|pad|>"
 
 
-# --- making, loading and saving ---------------------------------------------------------------------------------
-
-
-def new_language_model(vocab_size: int, eos_id: int, pad_id: int, n_layer: int, n_head: int, n_embd: int,
-                       n_positions: int, seed: int) -> GPT2LMHeadModel:
-    """A GPT-2 with random weights drawn from `seed`, and no dropout."""
-    config = GPT2Config(vocab_size=vocab_size, n_positions=n_positions, n_embd=n_embd, n_layer=n_layer,
-                        n_head=n_head, bos_token_id=eos_id, eos_token_id=eos_id, pad_token_id=pad_id,
-                        activation_function="gelu_pytorch_tanh")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = GPT2LMHeadModel(config)
-    return ready(model)
+# --- loading and saving -----------------------------------------------------------------------------------------
 
 
 def load_language_model(path_or_name: str | Path, bf16: bool = False) -> tuple[PreTrainedModel, Any]:
@@ -55,22 +35,33 @@ def load_language_model(path_or_name: str | Path, bf16: bool = False) -> tuple[P
 
     With `bf16` its matrix products are in bfloat16; its weights stay in fp32.
 
-    Nothing is added to the model: a checkpoint without a pad token stays without one (see `pad_id`).
-    Raises: InputError where there is no such model, or it is damaged, no causal LM, or not its tokenizer's.
+    Nothing is added to the model: a checkpoint without a pad token stays without one (see `pad_id`). Of its generation
+    settings only the token ids are kept: sampling here ignores the rest, and some could not be written again.
+    Raises: InputError where there is no such model, or it is damaged, no causal LM, not its tokenizer's, or computes
+    its logits in another way than this package does.
     """
     name = str(path_or_name)
     model = load_pretrained(AutoModelForCausalLM, path_or_name, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(),
                             "a causal language model, such as GPT-2")
     tokenizer = load_tokenizer(path_or_name)
     check_fit(model, tokenizer, name)
-    for config in (model.config, model.generation_config):
-        if config is not None and config.eos_token_id is None:
-            config.eos_token_id = tokenizer.eos_token_id
-    if model.generation_config is not None and model.generation_config.pad_token_id is None:
-        model.generation_config.pad_token_id = pad_id(tokenizer)  # else `generate` warns at every call
+    check_consistency(model, name)
+    if model.config.eos_token_id is None:
+        model.config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config = plain_generation(model.generation_config, tokenizer)
     if bf16:
         use_bf16(model)
     return model, tokenizer
+
+
+def plain_generation(found: GenerationConfig | None, tokenizer: Any) -> GenerationConfig:
+    """The token ids of a model's generation settings; the tokenizer's where the model states none."""
+    ids = {name: getattr(found, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    if ids["eos_token_id"] is None:
+        ids["eos_token_id"] = tokenizer.eos_token_id
+    if ids["pad_token_id"] is None:
+        ids["pad_token_id"] = pad_id(tokenizer)  # else `generate` warns at every call
+    return GenerationConfig(**ids)
 
 
 @team.once
@@ -88,20 +79,6 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 # --- texts and tokens -------------------------------------------------------------------------------------------
-
-
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> GPT2Tokenizer:
-    """Byte-level BPE with an end-of-text token (id 0) and a pad token of its own (id 1); loses no character.
-
-    Raises: InputError where vocab_size has no room for the 256 bytes and the two special tokens.
-    """
-    if vocab_size < 258:
-        raise InputError(f"vocab_size is {vocab_size}: give at least 258, for 256 bytes and two special tokens")
-    trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=[EOS, PAD], show_progress=False)
-    bpe = json.loads(trained.to_str())["model"]
-    merges: Any = [tuple(pair) for pair in bpe["merges"]]
-    return GPT2Tokenizer(vocab=bpe["vocab"], merges=merges, bos_token=EOS, eos_token=EOS, unk_token=EOS, pad_token=PAD)
 
 
 def pad_id(tokenizer: Any) -> int:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from rlhf_mini import rankings, team
 from rlhf_mini.assets import asset
-from rlhf_mini.config import PPOConfig, RunConfig
+from rlhf_mini.config import PPOConfig
 from rlhf_mini.language_model import (
     decode_endings,
     encode_prompts,
@@ -32,6 +32,8 @@ from rlhf_mini.reward import (
     reward_model_from,
     score_rollout,
 )
+from rlhf_mini.run.base import check_base, has_seen_tales, note_tales
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.json_files import write_json
@@ -39,10 +41,10 @@ from rlhf_mini.run.progress import progress, run_steps
 from rlhf_mini.run.results import measure, metrics_so_far, write_results
 from rlhf_mini.run.settings import adapt_to_model, choose_sizes, fits_context
 from rlhf_mini.run.tasks import ask_panel, given_rankings, make_task, sorted_judgements, split_judgements
-from rlhf_mini.sft import train_sft
+from rlhf_mini.sft import check_loss, mean_loss, train_sft
 
 RANKINGS = "rankings.jsonl"
-SAVE_EVERY = 5  # a run can continue from every fifth iteration of PPO
+SAVE_EVERY = 10  # a run can continue from every tenth iteration of PPO
 NORMALISE_ON = 1024  # the reward model is normalised on so many endings of the fine-tuned model
 POLICIES = {"ppo": "policy", "ppo_no_kl": "policy_no_kl"}  # the folder of each arm's policy
 
@@ -56,9 +58,11 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     """
     folder = RunFolder(config, resume)
     folder.check()
-    config, rankings_copy = choose_sizes(config), folder.path / RANKINGS
+    rankings_copy = folder.path / RANKINGS
     given = given_rankings(config, rankings_copy)
     base, tokenizer = load_language_model(config.base or asset("tiny-tales-gpt2"), config.bf16)
+    check_base(base, tokenizer)
+    config = choose_sizes(config, has_seen_tales(base, tokenizer))
     config, task = adapt_to_model(config, base, tokenizer, make_task(config, given))
     check_shares(config)
     with folder:
@@ -98,6 +102,10 @@ def fine_tune(context: RunContext, base: PreTrainedModel) -> PreTrainedModel:
             model = copy.deepcopy(base)
             training = train_sft(model, context.tokenizer, context.task.demonstrations, config.sft)
             run_steps(training, config.sft.steps, "fine-tuning", lambda step: f"loss {step['loss']:.3f}")
+            some = context.task.demonstrations[:8]  # nothing is saved that the last step has broken
+            check_loss(mean_loss(model, context.tokenizer, some), config.sft.steps, config.sft.learning_rate)
+            if context.task.tales_world:
+                note_tales(model)
             save_language_model(model, context.tokenizer, path)
     return load_language_model(path, config.bf16)[0]
 

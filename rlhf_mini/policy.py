@@ -132,7 +132,14 @@ class PPOState:
 
 
 def start_ppo(language_model: nn.Module, config: PPOConfig) -> PPOState:
-    """A state at iteration 0; the language model is copied, so the one given can serve as the reference."""
+    """A state at iteration 0; the language model is copied, so the one given can serve as the reference.
+
+    Raises: InputError where weights are in half precision: most updates are too small to change such a weight.
+    """
+    halves = {x.dtype for x in language_model.parameters()} & {torch.bfloat16, torch.float16}
+    if halves:
+        raise InputError(f"weights are {str(halves.pop()).removeprefix('torch.')}: load them in float32 "
+                         "(`load_language_model` does); `--bf16` makes the matrix products fast")
     policy = PolicyWithValue(copy.deepcopy(language_model)).requires_grad_(True).eval()  # eval: dropout off
     groups = [{"params": list(policy.language_model.parameters()), "times": 1.0},
               {"params": list(policy.value_head.parameters()), "times": config.value_head_rate}]

@@ -9,16 +9,23 @@ import os
 import random
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+
 from rlhf_mini import tales, team
 from rlhf_mini.batches import token_batches
-from rlhf_mini.config import PretrainConfig
+from rlhf_mini.checkpoints import ready
+from rlhf_mini.config import require, require_numbers
 from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import sample_endings
-from rlhf_mini.language_model import context_length, encode, new_language_model, save_language_model, train_tokenizer
+from rlhf_mini.language_model import EOS, PAD, context_length, encode, save_language_model
 from rlhf_mini.optimisers import muon_and_adamw
+from rlhf_mini.run.base import note_tales
 from rlhf_mini.run.progress import progress
 from rlhf_mini.sft import Example, fit_next_token, mean_loss
 from rlhf_mini.tales.corpus import corpus
@@ -66,6 +73,55 @@ At temperature 1, without top-k or top-p, cut after 64 tokens (so most stop in m
 """
 
 
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How the embedded checkpoint is made: the shape of the model, and the corpus it reads once."""
+
+    documents: int = 480_000
+    batch_tokens: int = 4096
+    learning_rate: float = 6e-3
+    warmup: float = 0.02  # share of the steps
+    weight_decay: float = 0.05
+    vocab_size: int = 1400
+    n_layer: int = 4
+    n_head: int = 4
+    n_embd: int = 128
+    n_positions: int = 160
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_numbers(self, positive=("learning_rate",), not_negative=("warmup", "weight_decay"),
+                         whole=("documents", "batch_tokens", "vocab_size", "n_layer", "n_head", "n_embd",
+                                "n_positions"))
+        require(self, "n_embd", f"a multiple of n_head = {self.n_head}", self.n_embd % self.n_head == 0)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> GPT2Tokenizer:
+    """Byte-level BPE with an end-of-text token (id 0) and a pad token of its own (id 1); loses no character.
+
+    Raises: InputError where vocab_size has no room for the 256 bytes and the two special tokens.
+    """
+    if vocab_size < 258:
+        raise InputError(f"vocab_size is {vocab_size}: give at least 258, for 256 bytes and two special tokens")
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=[EOS, PAD], show_progress=False)
+    bpe = json.loads(trained.to_str())["model"]
+    merges: Any = [tuple(pair) for pair in bpe["merges"]]
+    return GPT2Tokenizer(vocab=bpe["vocab"], merges=merges, bos_token=EOS, eos_token=EOS, unk_token=EOS, pad_token=PAD)
+
+
+def new_language_model(vocab_size: int, eos_id: int, pad_id: int, n_layer: int, n_head: int, n_embd: int,
+                       n_positions: int, seed: int) -> GPT2LMHeadModel:
+    """A GPT-2 with random weights drawn from `seed`, and no dropout."""
+    config = GPT2Config(vocab_size=vocab_size, n_positions=n_positions, n_embd=n_embd, n_layer=n_layer,
+                        n_head=n_head, bos_token_id=eos_id, eos_token_id=eos_id, pad_token_id=pad_id,
+                        activation_function="gelu_pytorch_tanh")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = GPT2LMHeadModel(config)
+    return ready(model)
+
+
 def pages(config: PretrainConfig, tokenizer: Any) -> list[Sequence[int]]:
     """The corpus as rows of tokens that end in EOS and fit into the context.
 
@@ -106,6 +162,7 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     steps = train_lm(model, rows, config, tokenizer.eos_token_id)
     total = math.ceil(sum(map(len, rows)) / config.batch_tokens)
     *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
+    note_tales(model)
     save_language_model(model, tokenizer, out)
     team.wait()  # the card of every process reads the saved files
     counts = {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])}

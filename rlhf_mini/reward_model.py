@@ -19,14 +19,20 @@ from rlhf_mini.kl import full_precision
 from rlhf_mini.language_model import PAD, context_length, encode_endings, encode_prompts
 from rlhf_mini.sampling import Rollout
 
+ADVICE = "give a base such as GPT-2, GPT-Neo, GPT-NeoX, OPT, Phi or Falcon"
+
 
 def reward_model_from(language_model: PreTrainedModel, tokenizer: Any, seed: int) -> tuple[PreTrainedModel, Any]:
     """The language model's trunk with a new head that emits one number, and a tokenizer whose pad is not its EOS.
 
     The pad token, where there was none, is added to this model only: it has no LM head, so no log-probability moves.
+    Raises: InputError where transformers has no such model for the language model's architecture.
     """
     tokenizer = copy.deepcopy(tokenizer)
     config = copy.deepcopy(language_model.config)
+    if config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise InputError(f"transformers has no sequence classifier for {type(language_model).__name__}, so no reward "
+                         f"model can be made of it: {ADVICE}")
     config.num_labels = 1
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -93,20 +99,53 @@ def token_rows(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Sequ
 
 def normalise(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Sequence[str],
               ended: Sequence[bool] | None = None) -> tuple[float, float]:
-    """Give these texts mean 0 and standard deviation 1, inside the weights; returns what they were before.
+    """Give the scores of these texts mean 0 and standard deviation 1; returns what they were before.
 
-    The head has no bias. The final layer norm has: moved by d along the head w, it moves every score by w . d.
-    Raises: InputError where the model has no such layer norm or the scores do not vary.
+    It changes the weights (see `normalise_rows`), so whoever loads the saved folder gets normalised scores.
+    Raises: InputError where the scores do not vary, or the model has no bias that can hold the shift.
     """
-    final_norm: Any = getattr(model.base_model, "ln_f", None)
-    if getattr(final_norm, "bias", None) is None:
-        raise InputError(f"{type(model).__name__} has no final layer norm with a bias: only GPT-2 can be normalised")
-    scores = score_texts(model, tokenizer, prompts, endings, ended).double()
+    return normalise_rows(model, token_rows(model, tokenizer, prompts, endings, ended))
+
+
+@torch.no_grad()
+def normalise_rows(model: Any, rows: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """The same for rows of tokens.
+
+    The scale goes into the head. GPT-2's head has no bias, but its final layer norm has one: moved by d, it moves every
+    score by w . d, where w is the head. Other architectures have such a bias in other places.
+    """
+    scores = score_tokens(model, rows).double()
+    if not scores.isfinite().all():
+        raise InputError("the reward model's scores are not finite numbers: lower the learning rate of its fit")
     if len(scores) < 2 or not bool(scores.std() > 1e-6):
         raise InputError(f"the scores of {len(scores)} texts do not vary: give at least two different texts")
     mean, std = scores.mean().item(), scores.std().item()
-    with torch.no_grad():
-        head = model.score.weight[0]
-        final_norm.bias -= mean * head / head.square().sum()
-        model.score.weight /= std
+    bias, slope = common_bias(model, [rows[int(scores.argmin())], rows[int(scores.argmax())]])
+    bias -= mean * slope / slope.square().sum()
+    for parameter in model.score.parameters():
+        parameter /= std
     return mean, std
+
+
+def common_bias(model: Any, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """The bias that moves every score alike, and its slope: moved by d, it moves each score by slope . d.
+
+    Shapes: two or more rows with different scores -> (D,), (D,).
+    Raises: InputError where there is none.
+    """
+    biases = [x for name, x in model.named_parameters() if name.endswith("bias") and x.dim() == 1]
+    frozen = [x for x in biases if not x.requires_grad]
+    for x in frozen:
+        x.requires_grad_(True)
+    with torch.enable_grad():
+        scores = score_tokens(model, rows)
+        slopes = [torch.autograd.grad(score, biases, retain_graph=True, materialize_grads=True)
+                  for score in scores if biases]
+    for x in frozen:
+        x.requires_grad_(False)
+    for bias, *each in reversed(list(zip(biases, *slopes, strict=True))):
+        size = each[0].norm()
+        if size > 0 and all((x - each[0]).norm() <= 1e-4 * size for x in each):
+            return bias, each[0]
+    raise InputError(f"{type(model).__name__} has no bias that moves every score alike (GPT-2 has one in its final "
+                     f"layer norm; an RMSNorm has none), so its scores cannot be normalised: {ADVICE}")

@@ -19,9 +19,36 @@ import torch
 from tiny_texts import ENDINGS, OPENINGS
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from rlhf_mini.language_model import load_language_model, new_language_model, train_tokenizer
+from rlhf_mini.language_model import load_language_model
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
+
+# The files that take longest, the longest first: whoever of the workers gets the last one has little left to do.
+LONGEST_FIRST = ["04_", "06_", "07_", "08_", "02_", "01_", "00_", "test_pipeline", "05_", "09_"]
 
 TEXTS = [f"{opening} {ending}" for opening in OPENINGS for ending in ENDINGS]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Two workers share whole folders; files that are named, a debugger or `-n 0` are served in this process.
+
+    A file is never divided, so a notebook has one kernel, and what a module shares is made once.
+    """
+    folders = any(Path(argument).is_dir() for argument in config.args)
+    worker = hasattr(config, "workerinput")  # one of the two: it has none of its own
+    if folders and not worker and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
+        config.option.numprocesses = 0 if config.option.usepdb else 2
+        config.option.dist = "loadfile"
+        config.option.loadscopereorder = False  # in the order that follows
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    def place(item: pytest.Item) -> int:
+        return next((i for i, name in enumerate(LONGEST_FIRST) if item.path.name.startswith(name)), len(LONGEST_FIRST))
+
+    if len({item.path for item in items}) > 1:
+        items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from rlhf_mini.tales.lexicon import GENDER, NAMES, THINGS
 from rlhf_mini.tales.patterns import Token, vocabulary
 
 Damage = Callable[[Story, random.Random], "str | None"]  # None: this story cannot be damaged so
+WORDS = vocabulary()  # listed once: gathering them takes longer than reading a tale
 
 
 def _tokens(story: Story) -> list[Token]:
@@ -117,7 +118,7 @@ def two_endings(story: Story, rng: random.Random) -> str | None:
 
 
 def random_words(story: Story, rng: random.Random) -> str | None:
-    words = rng.choices(vocabulary(), k=len(story.ending.split()))
+    words = rng.choices(WORDS, k=len(story.ending.split()))
     return (" ".join(words)).capitalize() + "."
 
 

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from rlhf_mini import team
 from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
 from rlhf_mini.evaluate import sample_endings
-from rlhf_mini.language_model import encode_prompts, frozen_copy, new_language_model, train_tokenizer
+from rlhf_mini.language_model import encode_prompts, frozen_copy
 from rlhf_mini.ppo import start_ppo, train_ppo
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
 from rlhf_mini.reward import fit_reward, normalise, reward_model_from, score_rollout
 from rlhf_mini.sft import train_sft
 

@@ -17,10 +17,12 @@ from typing import Any
 
 from rlhf_mini import pipeline, tales, team
 from rlhf_mini.cli import main
-from rlhf_mini.config import PPOConfig, RewardConfig, RunConfig, SFTConfig
+from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.language_model import new_language_model, save_language_model, train_tokenizer
+from rlhf_mini.language_model import save_language_model
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
 from rlhf_mini.run import results, tasks
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.json_files import write_json
 from rlhf_mini.run.saved_config import config_to_json
 

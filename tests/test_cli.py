@@ -12,15 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_mini import cli
+from rlhf_mini import cli, tales
 from rlhf_mini.cli import main
-from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
+from rlhf_mini.language_model import save_language_model
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
 from rlhf_mini.rankings import Ranking, save_rankings
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.saved_config import requested_config
 
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+INSTALLED = os.environ.get("RLHF_MINI_INSTALLED") == "required"  # by .ci/run: the wheel is tried, not the source tree
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "" if INSTALLED else str(Path(__file__).parents[1])}
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -149,24 +152,53 @@ def test_merge_pools_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "not saved" in refused(capsys, "merge", *files, "--out", str(tmp_path / ("n" * 300)))
 
 
-def test_quick_run_of_the_embedded_model_survives_ctrl_c(tmp_path: Path) -> None:
-    """The real thing, roughly: stopped by Ctrl-C in PPO, resumed, finished."""
-    out = tmp_path / "run"
-    arguments = [sys.executable, "-m", "rlhf_mini", "--quick", "--out", str(out), "--seed", "1"]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=ENVIRONMENT, cwd=tmp_path)
+def stopped_by_ctrl_c(command: list[str], out: Path, cwd: Path) -> None:
+    """Start a run, press Ctrl-C when PPO has logged four iterations, and look at what it says and leaves."""
+    process = subprocess.Popen([*command, "--out", str(out), "--seed", "1"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=cwd, preexec_fn=heed_ctrl_c)
     history = out / "history.jsonl"
     while process.poll() is None and not (history.exists() and history.read_bytes().count(b"\n") > 3):
-        time.sleep(0.2)
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "--resume" in errors and "Traceback" not in errors
     assert "not finished" in (out / "report.html").read_text()
 
+
+def heed_ctrl_c() -> None:
+    """A shell's background jobs ignore it, and so would everything that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_a_run_survives_ctrl_c(tmp_path: Path) -> None:
+    """Real signals and real processes, with a model and stages that take a moment."""
+    told = [f"{opening} {ending}" for opening, ending in map(tales.write, range(300))]
+    tokenizer = train_tokenizer(told, vocab_size=400)
+    save_language_model(new_language_model(len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, n_layer=1,
+                                           n_head=2, n_embd=32, n_positions=256, seed=0), tokenizer, tmp_path / "base")
+    small = [sys.executable, str(Path(__file__).with_name("small_run.py")), "--base", str(tmp_path / "base")]
+    stopped_by_ctrl_c(small, tmp_path / "run", tmp_path)
+    resumed = subprocess.run([*small, "--resume", "--out", str(tmp_path / "run")], capture_output=True, text=True,
+                             cwd=tmp_path, env=ENVIRONMENT, timeout=900, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "report.html" in resumed.stdout and "where the time went" in resumed.stdout
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["seed"] == 1
+
+
+@pytest.mark.faults
+def test_a_quick_run_survives_ctrl_c(tmp_path: Path) -> None:
+    """The real thing in an empty folder, roughly: stopped by Ctrl-C in PPO, resumed, finished, not done again."""
+    place = subprocess.run([sys.executable, "-c", "import rlhf_mini; print(rlhf_mini.__file__)"], capture_output=True,
+                           text=True, cwd=tmp_path, env=ENVIRONMENT, check=True).stdout
+    assert ("site-packages" in place) == INSTALLED, place
+    out = tmp_path / "run"
+    stopped_by_ctrl_c([sys.executable, "-m", "rlhf_mini", "run", "--quick"], out, tmp_path)
+
     resumed = command("--resume", "--out", str(out), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "report.html" in resumed.stdout and "where the time went" in resumed.stdout
+    assert "not finished" not in (out / "report.html").read_text()
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["sft"]["samples"] >= 512 and metrics["seed"] == 1
     assert metrics["sft"]["grammatical"] > metrics["base"]["grammatical"]

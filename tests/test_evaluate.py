@@ -10,8 +10,8 @@ import torch
 
 from rlhf_mini import tales
 from rlhf_mini.evaluate import Samples, best_of_n, sample_endings
-from rlhf_mini.language_model import new_language_model
 from rlhf_mini.metrics import calibration_bins, evaluate_samples, example_stories, reward_model_metrics, tales_means
+from rlhf_mini.pretrain import new_language_model
 from rlhf_mini.reward import reward_model_from, score_rollout
 
 KEYS = {"gold_mean", "gold_std", "proxy_mean", "kl", "grammatical", "coherent", "ended", "distinct",

@@ -26,11 +26,10 @@ from rlhf_mini.language_model import (
     encode_prompts,
     frozen_copy,
     load_language_model,
-    new_language_model,
     pad_id,
     save_language_model,
-    train_tokenizer,
 )
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 same_fixture = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])

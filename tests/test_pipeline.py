@@ -13,16 +13,13 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf_mini import pipeline, rankings, tales
-from rlhf_mini.config import PPOConfig, RewardConfig, RunConfig, SFTConfig
+from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.language_model import (
-    load_language_model,
-    new_language_model,
-    save_language_model,
-    train_tokenizer,
-)
+from rlhf_mini.language_model import load_language_model, save_language_model
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
 from rlhf_mini.run import progress as progress_module
 from rlhf_mini.run import results, tasks
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import RunFolder, latest_unfinished, next_folder
 from rlhf_mini.run.history import History
 from rlhf_mini.run.json_files import write_json
@@ -340,9 +337,9 @@ def test_a_foreign_gpt2_goes_through_the_same_loop(config: RunConfig, foreign_fo
 
 
 def test_settings_follow_from_model_and_data(config: RunConfig, checkpoint: Path, tmp_path: Path) -> None:
-    assert choose_sizes(RunConfig(base="gpt2")).sft.steps == RunConfig().foreign_sft_steps
-    assert choose_sizes(RunConfig()).sft.steps == RunConfig().sft.steps
-    quick = choose_sizes(RunConfig(quick=True))
+    assert choose_sizes(RunConfig(), seen_tales=False).sft.steps == RunConfig().foreign_sft_steps
+    assert choose_sizes(RunConfig(), seen_tales=True).sft.steps == RunConfig().sft.steps
+    quick = choose_sizes(RunConfig(quick=True), seen_tales=True)
     assert quick.openings == 200 and quick.ppo.iterations == 10 and quick.samples == 512
     model, tokenizer = load_language_model(checkpoint)
     task = load_task(config, tmp_path / "none")

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from rlhf_mini import ppo
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.language_model import frozen_copy, new_language_model
+from rlhf_mini.forward import use_bf16
+from rlhf_mini.language_model import frozen_copy
 from rlhf_mini.ppo import (
     PolicyWithValue,
     PPOIteration,
@@ -37,6 +38,7 @@ from rlhf_mini.ppo import (
     update,
     value_loss,
 )
+from rlhf_mini.pretrain import new_language_model
 from rlhf_mini.sampling import Rollout, sample
 
 EOS, PAD, NAN = 0, 1, float("nan")
@@ -281,22 +283,30 @@ def test_adaptive_coefficient_by_hand() -> None:
     assert adapt_kl_coef(0.1, kl=6.0, target=6.0, episodes=128, horizon=1280) == 0.1
 
 
-def test_the_controller_is_fed_nats_per_ending() -> None:
-    """The same policy writing endings of twice the length shows twice the KL."""
-    reference, policy = make_model(0), PolicyWithValue(make_model(1))
-    kls = []
-    for length in (6, 12):
-        rollout = sample(
-            policy,
-            [[5]] * 400,
-            max_new_tokens=length,
-            temperature=1.0,
-            eos_id=-1,
-            pad_id=PAD,
-            generator=torch.Generator().manual_seed(0),
-        )
-        kls.append(compare_to_reference(policy, reference, rollout, 1.0)[1].sum(1).mean().item())
-    assert kls[1] / kls[0] == pytest.approx(2, rel=0.1)
+def nats_per_ending(policy: Any, reference: Any, rollout: Rollout, temperature: float) -> float:
+    """KL(policy || reference), exact at every token of an ending, summed over it and averaged over endings."""
+    total = 0.0
+    for tokens, prompt in zip(rollout.rows, rollout.prompts, strict=True):
+        ids, start = torch.tensor([tokens]), len(prompt)
+        with torch.no_grad():
+            new, old = (model(ids).logits[0, start - 1 : -1].div(temperature).log_softmax(-1)
+                        for model in (policy, reference))
+        total += (new.exp() * (new - old)).sum().item()
+    return total / len(rollout.tokens)
+
+
+@pytest.mark.parametrize("share", [0.9, 1.1])
+def test_the_controller_is_fed_nats_per_ending(share: float) -> None:
+    """With a target at nine tenths of the KL, or eleven, no rounding of the error hides what an iteration feeds it."""
+    config = dataclasses.replace(SMALL, temperature=0.7, adaptive=True)
+    reference, policy = make_model(0), make_model(1)
+    rollout = ppo_iteration(start_ppo(policy, config), reference, how_often_five, PROMPTS, config, EOS, PAD).rollout
+    assert rollout.lengths.float().mean() > 2
+    kl = nats_per_ending(policy, reference, rollout, 0.7)
+    config = dataclasses.replace(config, kl_target=share * kl)
+    state = start_ppo(policy, config)
+    ppo_iteration(state, reference, how_often_five, PROMPTS, config, EOS, PAD)
+    assert state.kl_coef == pytest.approx(config.kl_coef * (1 + (1 / share - 1) * 16 / 160), rel=1e-5)
 
 
 # One iteration ------------------------------------------------------------------------------------
@@ -424,6 +434,50 @@ def test_sampled_kl_agrees_with_the_exact_one_and_is_positive() -> None:
     assert (sampled.mean() - exact).abs() < 4 * sampled.std() / math.sqrt(800)
 
 
+def test_in_bfloat16_the_first_ratio_is_one_and_weights_and_moments_stay_in_float32() -> None:
+    """The old log-probabilities come from the update's own forward pass: sampling rounds otherwise."""
+    model = make_model()
+    use_bf16(model)
+    config = dataclasses.replace(SMALL, epochs=1, minibatches=1)
+    state = start_ppo(model, config)
+    stats = ppo_iteration(state, frozen_copy(model), how_often_five, PROMPTS, config, EOS, PAD).stats
+    assert stats["ratio_first"] == pytest.approx(1, abs=1e-5)
+    assert {x.dtype for x in state.tensors().values()} == {torch.float32}
+
+
+def test_a_policy_that_diverges_says_where_and_what_to_do() -> None:
+    model = make_model()
+    config = dataclasses.replace(SMALL, learning_rate=1e30, epochs=1, minibatches=1)
+    state = start_ppo(model, config)
+    with pytest.raises(InputError, match=r"^iteration 1: .*the policy has diverged; lower the learning rate"):
+        ppo_iteration(state, frozen_copy(model), how_often_five, PROMPTS, config, EOS, PAD)
+    assert state.iteration == 0  # not counted as done, so nothing of it is saved
+
+
+@pytest.mark.parametrize("bad", [NAN, math.inf])
+def test_a_score_that_is_not_finite_is_named_before_the_policy_is_touched(bad: float) -> None:
+    model = make_model()
+    state = start_ppo(model, SMALL)
+    before = copy.deepcopy(state.policy.state_dict())
+
+    def score(rollout: Rollout) -> Tensor:
+        return torch.tensor([0.0, bad, *[0.0] * (len(rollout.mask) - 2)])
+
+    with pytest.raises(InputError, match=rf"^iteration 1: score\[1\] is {bad}"):
+        ppo_iteration(state, frozen_copy(model), score, PROMPTS, SMALL, EOS, PAD)
+    assert all(torch.equal(x, before[name]) for name, x in state.policy.state_dict().items())
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_policy_as_it_was() -> None:
+    state = start_ppo(make_model(), SMALL)
+    rollout = roll(state.policy)
+    before = copy.deepcopy(state.policy.state_dict())
+    advantages = torch.full(rollout.mask.shape, 3e38)  # finite, but the gradient's norm is not
+    with pytest.raises(InputError, match=r"the norm of the gradient is (inf|nan) at step 1"):
+        step(state, rollout, advantages, torch.zeros_like(advantages), SMALL, 0.5, 1e-3)
+    assert all(torch.equal(x, before[name]) for name, x in state.policy.state_dict().items())
+
+
 def test_the_model_that_was_given_stays_as_it_was() -> None:
     model = make_model()
     before = copy.deepcopy(model.state_dict())
@@ -457,39 +511,58 @@ def test_explained_variance_by_hand() -> None:
     assert explained_variance(torch.tensor([[2.0, 2.0, 0.0]]), returns, mask) == 0.0
 
 
-def test_update_weighs_all_epochs_and_minibatches() -> None:
-    state = start_ppo(make_model(), SMALL)
-    rollout = roll(state.policy)
-    stats = update(
-        state,
-        rollout,
-        torch.randn(rollout.mask.shape),
-        torch.zeros(rollout.mask.shape),
-        dataclasses.replace(SMALL, epochs=3, minibatches=2),
-        torch.Generator().manual_seed(0),
-    )
-    assert int(state.optimizer.state[next(state.policy.parameters())]["step"]) == 6
-    assert stats["ratio_first"] == pytest.approx(1, abs=1e-4)
+def practice() -> tuple[Rollout, Tensor, Tensor]:
+    """Endings with made-up advantages and returns, (B, T) each."""
+    rollout = roll(start_ppo(make_model(), SMALL).policy)
+    advantages, returns = torch.randn(2, *rollout.mask.shape, generator=torch.Generator().manual_seed(0))
+    return rollout, advantages, returns
 
 
-@pytest.mark.parametrize(("spread", "weight"), [(0.5, 0.5), (10.0, 0.005)])
-def test_returns_that_vary_widely_do_not_drown_the_policys_gradient(
-    spread: float, weight: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights = []
+def test_update_weighs_all_epochs() -> None:
+    """Three epochs at once are three times one epoch: the same weights, and the mean of what the three measured."""
+    rollout, advantages, returns = practice()
+    config = dataclasses.replace(SMALL, epochs=3, minibatches=2)
+    once, thrice = start_ppo(make_model(), config), start_ppo(make_model(), config)
+    whole = update(once, rollout, advantages, returns, config, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    parts = [update(thrice, rollout, advantages, returns, dataclasses.replace(config, epochs=1), generator)
+             for _ in range(3)]
+    assert all(torch.equal(tensor, thrice.tensors()[name]) for name, tensor in once.tensors().items())
+    assert whole.pop("ratio_first") == parts[0].pop("ratio_first") == pytest.approx(1, abs=1e-4)
+    for name, value in whole.items():
+        assert value == pytest.approx(sum(part[name] for part in parts) / 3, rel=1e-5), name
+    assert len({part["policy_loss"] for part in parts}) == 3
 
-    def spy(*arguments: Any) -> Any:
-        weights.append(arguments[5])
-        return step(*arguments)
 
-    monkeypatch.setattr(ppo, "step", spy)
-    state = start_ppo(make_model(), SMALL)
-    rollout = roll(state.policy)
-    returns = torch.full(rollout.mask.shape, NAN)
-    live = torch.linspace(-1, 1, int(rollout.mask.sum()))
-    returns[rollout.mask] = live / live.std() * spread
-    update(state, rollout, torch.randn(rollout.mask.shape), returns, SMALL, torch.Generator().manual_seed(0))
-    assert weights == pytest.approx([weight] * (SMALL.epochs * SMALL.minibatches))
+def test_update_weighs_every_token_of_all_minibatches_the_same() -> None:
+    """Before anything has moved, the mean over minibatches is the loss of the whole batch."""
+    rollout, advantages, returns = practice()
+    config = dataclasses.replace(SMALL, epochs=1)
+    found = []
+    for minibatches in (1, 4):
+        state = start_ppo(make_model(), config)
+        for group in state.optimizer.param_groups:
+            group["lr"] = 0.0
+        found.append(update(state, rollout, advantages, returns, dataclasses.replace(config, minibatches=minibatches),
+                            torch.Generator().manual_seed(0)))
+    for name in ("policy_loss", "value_loss"):
+        assert found[1][name] == pytest.approx(found[0][name], abs=1e-5), name
+
+
+@pytest.mark.parametrize("spread", [0.5, 10.0])
+def test_the_value_loss_is_divided_by_the_variance_of_wide_returns_only(spread: float) -> None:
+    """With no advantage anywhere the gradient is the value loss's, so its norm shows the weight of that loss."""
+    rollout, advantages, _ = practice()
+    nothing, returns = torch.zeros_like(advantages), torch.full_like(advantages, NAN)
+    line = torch.linspace(-1, 1, int(rollout.mask.sum()))
+    returns[rollout.mask] = line / line.std() * spread
+    config = dataclasses.replace(SMALL, epochs=1, minibatches=1, value_coef=0.4)
+    state = start_ppo(make_model(), config)
+    _, values = state.policy(rollout, config.temperature)
+    value_loss(values, rollout.values, returns, rollout.mask, config.value_clip).backward()
+    norm = torch.cat([p.grad.flatten() for p in state.policy.parameters() if p.grad is not None]).norm().item()
+    stats = update(state, rollout, nothing, returns, config, torch.Generator().manual_seed(0))
+    assert stats["grad_norm"] == pytest.approx(norm * 0.4 / max(1.0, spread**2), rel=1e-4)
 
 
 # Save and resume ----------------------------------------------------------------------------------
@@ -571,8 +644,25 @@ def test_without_reward_the_penalty_pulls_a_stray_policy_back() -> None:
     assert history[0].stats["kl"] > 0.5 and history[-1].stats["kl"] < 0.3 * history[0].stats["kl"]
 
 
-def test_the_adaptive_coefficient_moves_towards_the_target() -> None:
-    config = dataclasses.replace(LEARN, adaptive=True, kl_coef=0.001, kl_target=0.5, iterations=40)
+def test_a_reward_of_hundreds_leaves_the_policy_alive() -> None:
+    """Returns that vary widely do not drown the policy's gradient in the trunk that it shares with the values."""
+    config = dataclasses.replace(LEARN, kl_coef=0.0, iterations=8)
     model = make_model()
-    history = train(start_ppo(model, config), model, how_often_five, config)
-    assert history[-1].stats["kl"] > 0.5 and history[-1].stats["kl_coef"] > 1.2 * 0.001
+    history = train(start_ppo(model, config), model, lambda rollout: 300 * how_often_five(rollout), config)
+    assert history[0].stats["score"] < 0.15 * 300 and history[-1].stats["score"] > 0.5 * 300
+
+
+@pytest.mark.parametrize(("kl_coef", "kl_target"), [(0.05, 0.3), (0.15, 3.0)], ids=["too_low", "too_high"])
+def test_the_adaptive_coefficient_moves_the_kl_towards_its_target(kl_coef: float, kl_target: float) -> None:
+    """It rises after every iteration above the target and falls after every one below, and so the KL comes nearer."""
+    def ends(adaptive: bool) -> list[dict[str, float]]:
+        config = dataclasses.replace(LEARN, adaptive=adaptive, kl_coef=kl_coef, kl_target=kl_target, iterations=40)
+        model = make_model()
+        return [iteration.stats for iteration in train(start_ppo(model, config), model, how_often_five, config)]
+
+    fixed, adapted = ends(False), ends(True)
+    for now, then in pairwise(adapted):
+        assert (then["kl_coef"] > now["kl_coef"]) == (now["kl"] > kl_target), now
+    assert {then["kl_coef"] for then in fixed} == {kl_coef}
+    away, still = (abs(math.log(stats[-1]["kl"] / kl_target)) for stats in (fixed, adapted))
+    assert still < away - math.log(2)

@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf_mini import pretrain as pretraining
 from rlhf_mini.assets import asset
-from rlhf_mini.config import PretrainConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.pretrain import pretrain
+from rlhf_mini.pretrain import PretrainConfig, pretrain
 
 SMALL = PretrainConfig(documents=300, vocab_size=400, n_layer=1, n_head=2, n_embd=16)
 

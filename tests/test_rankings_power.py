@@ -163,12 +163,13 @@ def test_a_power_cut_while_a_torn_line_is_repaired_harms_no_earlier_record(
 
 
 @pytest.mark.parametrize("leftover", [nothing, a_part, zeros])
+@pytest.mark.parametrize("acts", [2, pytest.param(6, marks=pytest.mark.faults)])
 def test_a_session_goes_on_after_every_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                 leftover: Leftover) -> None:
+                                                 acts: int, leftover: Leftover) -> None:
     (tmp_path / "root").mkdir()
     with monkeypatch.context() as spied:
         cache = PageCache(tmp_path / "root", spied)
-        work(cache, tmp_path / "root" / "a" / "b", 6, session="s")
+        work(cache, tmp_path / "root" / "a" / "b", acts, session="s")
     for number, cut in enumerate(cache.cuts):
         before = after(cache, cut, tmp_path / str(number), leftover)
         store = RankingStore(tmp_path / str(number) / "a" / "b", "Ada")

@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
+from small_run import shrink
 
-from rlhf_mini import cli, pipeline, rankings
-from rlhf_mini.config import RunConfig
-from rlhf_mini.run import results
+from rlhf_mini import cli, rankings
 
 ROOT = Path(__file__).parent.parent
 README, GUIDE = ROOT / "README.md", ROOT / "notebooks" / "README.md"
@@ -84,16 +82,7 @@ def test_the_guides_snippets_and_its_merge_run(folder: Path) -> None:
 
 def test_the_guides_run_of_a_class_learns_from_its_rankings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_snippets(GUIDE)
-    choose_sizes = pipeline.choose_sizes
-
-    def smaller(config: RunConfig) -> RunConfig:
-        config = choose_sizes(config)
-        return replace(config, samples=16, demonstrations=64, sft=replace(config.sft, steps=2),
-                       reward=replace(config.reward, epochs=1), ppo=replace(config.ppo, iterations=1, episodes=8))
-
-    monkeypatch.setattr(pipeline, "choose_sizes", smaller)
-    monkeypatch.setattr(pipeline, "NORMALISE_ON", 16)
-    monkeypatch.setattr(results, "BEST_OF_PROMPTS", 4)
+    shrink(monkeypatch)
     (arguments,) = [words for words in commands(GUIDE) if "--rankings" in words]
     assert cli.main(arguments) == 0
     assert (folder / "runs" / "class-run" / "report.html").exists()

@@ -407,8 +407,9 @@ def test_a_real_run_at_tiny_size_is_put_in_place_continued_and_gathered(
     import recordings
 
     from rlhf_mini import pipeline
-    from rlhf_mini.config import PPOConfig, RewardConfig, RunConfig, SFTConfig
+    from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
     from rlhf_mini.run import tasks
+    from rlhf_mini.run.config import RunConfig
 
     for module, name, size in ((tasks, "PPO_PROMPTS", 16), (pipeline, "NORMALISE_ON", 16),
                                (pipeline, "BEST_OF_PROMPTS", 8)):

@@ -309,8 +309,8 @@ def test_scores_that_do_not_vary_cannot_be_normalised(rewarder: Any) -> None:
 
 def test_another_architecture_is_told_that_it_cannot_be_normalised(rewarder: Any) -> None:
     model, tokenizer = rewarder
-    del model.transformer.ln_f.bias
-    with pytest.raises(InputError, match="only GPT-2 can be normalised"):
+    model.transformer.ln_f.bias = None  # as in an RMSNorm
+    with pytest.raises(InputError, match="no bias that moves every score alike"):
         normalise(model, tokenizer, PROMPTS, COMPLETIONS)
 
 

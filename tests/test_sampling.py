@@ -15,9 +15,9 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import sample_endings
 from rlhf_mini.forward import lm_logits
 from rlhf_mini.kl import token_logprobs
-from rlhf_mini.language_model import new_language_model
 from rlhf_mini.policy import response_states
 from rlhf_mini.ppo import PolicyWithValue
+from rlhf_mini.pretrain import new_language_model
 from rlhf_mini.sampling import (
     Rollout,
     best_of_n_index,

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tiny_texts import ENDINGS, OPENINGS
 
 from rlhf_mini.batches import shuffled_batches, similar_lengths, split_by_tokens, token_batches
-from rlhf_mini.config import PretrainConfig, SFTConfig
+from rlhf_mini.config import SFTConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import encode_endings, encode_prompts, frozen_copy, pad_id
 from rlhf_mini.optimisers import adamw
-from rlhf_mini.pretrain import train_lm
+from rlhf_mini.pretrain import PretrainConfig, train_lm
 from rlhf_mini.sft import (
     Example,
     encode_demonstrations,

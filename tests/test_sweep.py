@@ -13,12 +13,14 @@ from keeping import rounded
 from stages import FinishedRun
 
 from rlhf_mini import pipeline, tales
-from rlhf_mini.config import PPOConfig, RunConfig
+from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
-from rlhf_mini.language_model import new_language_model, save_language_model, train_tokenizer
+from rlhf_mini.language_model import save_language_model
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
 from rlhf_mini.rankings import load_rankings, save_rankings
 from rlhf_mini.reward import reward_model_from
 from rlhf_mini.run import tasks
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.tasks import ask_panel, make_task
 
 PRICE = PPOConfig().kl_coef

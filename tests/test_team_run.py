@@ -11,6 +11,7 @@ import pytest
 from test_team import start
 
 PROGRAM = Path(__file__).parent / "team_run.py"
+pytestmark = pytest.mark.faults  # each starts several processes, and each of them imports torch
 
 
 @pytest.fixture(scope="module")
@@ -79,5 +80,5 @@ def test_where_one_process_fails_all_end_and_it_says_why_in_one_line(rank: int, 
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if line.startswith("rlhf_mini:")]
     assert said == ["rlhf_mini: this process fails: look at its line"]
-    assert "Traceback (most recent call last):\n  File" not in done.stderr.split("torch.distributed.elastic")[0]
+    assert "rlhf_mini/cli.py" not in done.stderr  # torchrun prints a traceback of its own, none of ours
     assert not (folder / "metrics.json").exists()

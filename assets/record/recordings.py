@@ -22,7 +22,7 @@ from micro_run import micro_run as micro_run
 from stages import FinishedRun, whole_run
 
 from rlhf_mini import plots
-from rlhf_mini.config import RunConfig
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import config_to_json
 from rlhf_mini.run.seeds import gather, markdown
 

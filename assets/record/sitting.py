@@ -25,6 +25,7 @@ class Sitting:
     jobs: int
     settled: set[str] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)  # what cannot be had in this sitting, and why
+    failed: set[tuple[str, str]] = field(default_factory=set)  # recordings and parts
     stamps: dict[str, Stamp] = field(default_factory=dict)  # of the parts of recordings that have begun
     running: list[Job] = field(default_factory=list)
     recorded: list[str] = field(default_factory=list)
@@ -93,8 +94,12 @@ class Sitting:
                 self.gather(recording, kept)
             return []
         busy = {job.part for job in self.running if job.recording is recording}
-        return [(recording, part) for part, needs in parts.items()
-                if part not in kept and part not in busy and all(other in kept for other in needs)]
+        failed = [part for part in parts if (name, part) in self.failed]
+        ready = [(recording, part) for part, needs in parts.items()
+                 if part not in kept and part not in (*busy, *failed) and all(other in kept for other in needs)]
+        if failed and not ready and not busy:
+            self.lost[name] = f"part {failed[0]} failed"
+        return ready
 
     def settle(self, recording: Recording) -> None:
         """Up to date: what a crash left of its parts is not needed."""
@@ -134,7 +139,7 @@ class Sitting:
             else:
                 last = (job.log.read_text(encoding="utf-8", errors="replace").split("\n")[-2:] or [""])[0]
                 say(f"{name} failed after {took}: {last} (all of it: {job.log})")
-                self.lost[job.recording.name] = f"part {job.part} failed"
+                self.failed.add((job.recording.name, job.part))  # its other parts can still be made
 
 
 def say(line: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from rlhf_mini import pipeline, rankings, tales
-from rlhf_mini.config import PPOConfig, RewardConfig, RunConfig
+from rlhf_mini.config import PPOConfig, RewardConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import Samples, sample_endings
 from rlhf_mini.language_model import encode_prompts, load_language_model, pad_id
@@ -28,6 +28,7 @@ from rlhf_mini.reward import (
     score_rollout,
     score_texts,
 )
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.json_files import read_json

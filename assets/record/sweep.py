@@ -27,13 +27,14 @@ from stages import FinishedRun, RewardModel, Storyteller, examples_of, fit, hist
 from torch import Tensor
 
 from rlhf_mini import rankings, tales
-from rlhf_mini.config import PPOConfig, RewardConfig, RunConfig
+from rlhf_mini.config import PPOConfig, RewardConfig
 from rlhf_mini.evaluate import Samples
 from rlhf_mini.language_model import load_language_model, save_language_model
 from rlhf_mini.metrics import evaluate_samples, example_stories, judge_tales
 from rlhf_mini.pipeline import normalise_on_samples
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.reward import load_reward_model
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.settings import fits_context
 from rlhf_mini.run.tasks import ask_panel, seed_for, sorted_judgements

@@ -22,9 +22,9 @@ from stages import FinishedRun, RewardModel, Storyteller, ppo
 from rlhf_mini import tales
 from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
 from rlhf_mini.evaluate import Samples
-from rlhf_mini.language_model import new_language_model, train_tokenizer
 from rlhf_mini.metrics import evaluate_samples
 from rlhf_mini.ppo import Score
+from rlhf_mini.pretrain import new_language_model, train_tokenizer
 from rlhf_mini.rankings import Ranking, RankingSession, to_pairs
 from rlhf_mini.run.tasks import seed_for, simulate_judging
 from rlhf_mini.sft import train_sft

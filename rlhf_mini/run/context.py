@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from rlhf_mini.config import RunConfig
 from rlhf_mini.evaluate import Samples, sample_endings
 from rlhf_mini.ppo import Score
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.tasks import Task, seed_for
 

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from rlhf_mini import team
-from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.history import History
 from rlhf_mini.run.json_files import read_json, write_json
 from rlhf_mini.run.saved_config import check_same_settings, config_to_json, load_config

@@ -8,8 +8,9 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlhf_mini.config import PPOConfig, RewardConfig, RunConfig, SFTConfig
+from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
 from rlhf_mini.errors import InputError
+from rlhf_mini.run.config import RunConfig
 
 PPO_OPTIONS = ("kl_coef", "temperature", "adaptive")  # options of the command that belong to PPOConfig
 

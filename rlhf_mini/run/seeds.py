@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rlhf_mini.config import RunConfig
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.json_files import read_json, write_json
 from rlhf_mini.run.saved_config import check_same_settings
 from rlhf_mini.tables import COLUMNS, MODELS

@@ -8,9 +8,9 @@ from dataclasses import replace
 from itertools import compress
 from typing import Any
 
-from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import check_prompts, context_length, encode_endings, encode_prompts
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.tasks import Task, seed_for
 
 TUNED_WIDTH = 128  # the width of the embedded model, on which the learning rates were tuned
@@ -19,16 +19,16 @@ SFT_PASSES = 10  # at most so many passes over given demonstrations: more would 
 REWARD_STEPS = 50  # the reward fit takes at least so many steps, even on few rankings
 
 
-def choose_sizes(config: RunConfig) -> RunConfig:
+def choose_sizes(config: RunConfig, seen_tales: bool) -> RunConfig:
     """Set the sizes of a run: smaller ones for a quick run, longer fine-tuning for a base that has not seen tales."""
     steps, rate = config.sft.steps, config.sft.learning_rate
-    if config.base is not None:
+    if not seen_tales:
         steps, rate = max(steps, config.foreign_sft_steps), max(rate, config.foreign_sft_rate)
     if config.quick:
         config = replace(config, openings=min(config.openings, 200), samples=min(config.samples, 512),
                          judged_by_all=min(config.judged_by_all, 20),
                          ppo=replace(config.ppo, iterations=min(config.ppo.iterations, 10)))
-        steps = min(steps, 80 if config.base is None else 300)
+        steps = min(steps, 80 if seen_tales else 300)
     demonstrations = min(steps * config.sft.batch_size, 2 * config.demonstrations)
     return replace(config, sft=replace(config.sft, steps=steps, learning_rate=rate), demonstrations=demonstrations)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_mini import rankings, tales
-from rlhf_mini.config import RunConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.rankings import Ranking, RankingSession
+from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.progress import progress
 
 TEST_SHARE = 1 / 6  # this share of the judged prompts tests the reward model

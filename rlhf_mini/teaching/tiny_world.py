@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from rlhf_mini.kl import token_logprobs
-from rlhf_mini.language_model import frozen_copy, new_language_model
+from rlhf_mini.language_model import frozen_copy
+from rlhf_mini.pretrain import new_language_model
 from rlhf_mini.sampling import Rollout
 
 VOCABULARY, LENGTH, PROMPT = 4, 3, [0]

@@ -44,8 +44,8 @@ record:     ## record anew what is out of date in assets/ and notebooks/, or ONL
 recorded:   ## what is up to date and what is not, and why
 	$(PYTHON) assets/record/record.py --list $(ONLY)
 
-benchmark:  ## a PPO iteration beside a naive one, into assets/benchmark.json
-	PYTHONPATH=. $(PYTHON) tests/benchmarks/ppo_iteration.py --out assets/benchmark.json
+benchmark:  ## each stage beside its ideal, a naive loop, generate and TRL, into assets/benchmark.json; or ONLY="sft sampling"
+	PYTHONPATH=. $(PYTHON) tests/benchmarks/main.py $(if $(ONLY),--only $(ONLY),--out assets/benchmark.json)
 
 notebooks:  ## run the notebooks that are out of date, and store what they show (a quarter of an hour)
 	$(PYTHON) assets/record/record.py notebooks

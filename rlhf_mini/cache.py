@@ -9,37 +9,35 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 32  # positions that are made at once
+ROOM = 32  # the buffer grows by so many positions at a time
 
 
 class RoomyLayer(DynamicLayer):
     """Keys and values of one layer: views of the used part of one tensor. Shapes: (B, heads, positions, D) each."""
 
-    room: Tensor | None = None  # (2, B, heads, positions and more, D)
+    buffer: Tensor  # (2, B, heads, positions and free ones, D), from the first update on
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write the new states behind the old ones; returns all keys and values so far."""
+        """Write the new states after the old ones; returns all keys and values so far."""
         used, new = self.get_seq_length(), torch.stack([key_states, value_states])
         self.is_initialized = True
         length = used + new.shape[-2]
-        if self.room is None or length > self.room.shape[-2]:
+        if used == 0 or length > self.buffer.shape[-2]:
             larger = new.new_empty(*new.shape[:-2], length + ROOM, new.shape[-1])
-            if self.room is not None:
-                larger[..., :used, :] = self.room[..., :used, :]
-            self.room = larger
-        self.room[..., used:length, :] = new
+            if used:
+                larger[..., :used, :] = self.buffer[..., :used, :]
+            self.buffer = larger
+        self.buffer[..., used:length, :] = new
         return self._show(length)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Keep these rows of the batch, in this order."""
-        assert self.room is not None
         used = self.get_seq_length()
-        self.room = self.room.index_select(1, beam_idx)
+        self.buffer = self.buffer.index_select(1, beam_idx)
         self._show(used)
 
     def _show(self, length: int) -> tuple[Tensor, Tensor]:
-        assert self.room is not None
-        self.keys, self.values = self.room[..., :length, :]
+        self.keys, self.values = self.buffer[..., :length, :]
         return self.keys, self.values
 
 

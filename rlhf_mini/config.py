@@ -8,13 +8,13 @@ from typing import Any
 
 from rlhf_mini.errors import InputError
 
-MAX_SEED = 2**32 - 1  # times a million, with iterations added, a generator still takes it
+MAX_SEED = 2**32 - 1  # PPO multiplies it by a million and adds iterations; a generator takes seeds below 2**63
 MAX_NEW_TOKENS = 64  # every ending that the grammar writes is shorter
 
 
-def require(config: Any, name: str, wanted: str, ok: bool) -> None:
+def require(config: Any, name: str, expected: str, ok: bool) -> None:
     if not ok:
-        raise InputError(f"{type(config).__name__}.{name} is {getattr(config, name)!r}: give {wanted}")
+        raise InputError(f"{type(config).__name__}.{name} is {getattr(config, name)!r}: give {expected}")
 
 
 def require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (),
@@ -63,7 +63,7 @@ class RewardConfig:
     learning_rate: float = 1e-3
     warmup: float = 0.1
     weight_decay: float = 0.01
-    dropout: float = 0.15  # while fitting only: a thousand rankings are soon known by heart
+    dropout: float = 0.15  # only while fitting: a thousand rankings are soon memorised
     max_grad_norm: float = 1.0
     seed: int = 0
 
@@ -83,12 +83,12 @@ class PPOConfig:
     temperature: float = 0.7
     epochs: int = 2
     minibatches: int = 2
-    learning_rate: float = 2e-4  # of the first iteration: it falls in a line to 0
+    learning_rate: float = 2e-4  # of the first iteration; it falls linearly to 0
     adam_eps: float = 1e-5
     clip: float = 0.2
     value_clip: float = 1.0  # the scores have standard deviation 1
     value_coef: float = 0.5
-    value_head_rate: float = 10.0  # times the learning rate: the head starts from nothing
+    value_head_rate: float = 10.0  # the head's rate is this times the learning rate, because it starts at zero
     gamma: float = 1.0
     lam: float = 1.0  # the score comes at the end, and the plot is chosen at the beginning
     kl_coef: float = 0.15

@@ -20,9 +20,9 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.forward import hidden_states, lm_logits, trunk_of
 from rlhf_mini.sampling import Unfinished, pad_left
 
-TOLERANCE = 1e-4  # of the largest logit; the order in which fp32 numbers are added moves logits by about 1e-6 of it
+TOLERANCE = 1e-4  # logits may differ by this share of the largest; the order of fp32 sums moves them by 1e-6 of it
 LARGEST = 100.0  # a cap on the logits shows only where they are large
-LENGTH = 12  # tokens that are looked at
+LENGTH = 12  # the check looks at so many tokens
 ADVICE = "give a model such as GPT-2, GPT-NeoX, OPT, Llama, Mistral, Qwen2 or Phi"
 
 

@@ -16,7 +16,7 @@ from rlhf_mini.policy import compare_to_reference
 from rlhf_mini.ppo import Score
 from rlhf_mini.sampling import best_of_n_index, best_of_n_kl, sample
 
-LOGITS_AT_ONCE = 2**26  # numbers: at 4 bytes each, 256 MB
+LOGITS_AT_ONCE = 2**26  # a batch has at most so many logits: 256 MB at 4 bytes each
 
 
 @dataclass(frozen=True)

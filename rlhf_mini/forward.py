@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from rlhf_mini.batches import split_by_tokens
 from rlhf_mini.errors import InputError
 
-CHUNK_TOKENS = 2048  # go through the trunk at once: few enough for a CPU's cache, many enough to keep its cores busy
-BLOCK_ROWS = 512  # states go through the LM head at once
+CHUNK_TOKENS = 2048  # the trunk reads so many at a time: they fit into a CPU's cache and keep its cores busy
+BLOCK_ROWS = 512  # the LM head reads so many states at a time
 
 
 def hidden_states(model: nn.Module, rows: Sequence[Sequence[int]], starts: Sequence[int],
@@ -32,7 +32,7 @@ def hidden_states(model: nn.Module, rows: Sequence[Sequence[int]], starts: Seque
     causal model never looks: it needs no mask. Shapes: N rows, N starts -> (tokens from the starts on, D).
     Example: rows [5, 6, 7] and [8, 9] with starts 1 and 0 give the states of 6, 7, 8, 9.
     """
-    trunk, embed = trunk_of(model), trunk_of(model).get_input_embeddings()
+    trunk, embed = trunk_of(model), language_model_of(model).get_input_embeddings()
     device, lengths = embed.weight.device, [len(row) for row in rows]
     states = [] if rows else [embed.weight[:0]]  # without rows: no states, but still with a gradient
     places: list[range] = [range(0)] * len(rows)  # where each row's states will stand among all of them

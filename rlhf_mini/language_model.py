@@ -99,7 +99,7 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
 
 
 def encode_endings(tokenizer: Any, endings: Sequence[str], ended: Sequence[bool] | None = None) -> list[list[int]]:
-    """Tokens of " " + each ending, with EOS behind those that ended (by default all).
+    """Tokens of " " + each ending, with EOS after those that ended (by default all).
 
     Openings and endings are encoded apart, so no token spans the border and the loss can start exactly there.
     """
@@ -122,7 +122,7 @@ def context_length(model: Any) -> int:
 
 def check_prompts(model: Any, prompt_ids: Sequence[Sequence[int]], prompts: Sequence[str],
                   max_new_tokens: int) -> int:
-    """The response limit that fits behind every prompt, which is shortened with a warning where it must be.
+    """The response limit that fits after every prompt, which is shortened with a warning where it must be.
 
     Raises: InputError naming the first prompt that is empty or leaves no room for a response.
     """

@@ -12,7 +12,7 @@ from rlhf_mini import tales
 from rlhf_mini.evaluate import Samples
 from rlhf_mini.reward import pair_accuracy
 
-DISTINCT_AMONG = 512  # endings: the share of different ones falls with their number
+DISTINCT_AMONG = 512  # `distinct` counts so many endings: the share of different ones falls with their number
 TALES_COLUMNS = ("gold", "grammatical", "coherent")
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from rlhf_mini import team
 from rlhf_mini.errors import InputError
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: steep at 0, so that five steps are enough
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of x, x^3, x^5: steep at 0, so five steps do
 NEWTON_SCHULZ_STEPS = 5
-RMS_OF_ADAMW = 0.2  # of an entry of its update
+RMS_OF_ADAMW = 0.2  # the root mean square of AdamW's updates, to which Muon's are scaled
 
 
 def muon_and_adamw(model: Any, weight_decay: float) -> list[torch.optim.Optimizer]:
@@ -49,22 +49,22 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+            same_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    alike[matrix.shape].append((matrix, self._direction(matrix, group["momentum"])))
-            for shape, pairs in alike.items():
+                    direction = self._direction(matrix, matrix.grad, group["momentum"])
+                    same_shape[matrix.shape].append((matrix, direction))
+            for shape, pairs in same_shape.items():
                 size = group["lr"] * RMS_OF_ADAMW * max(shape) ** 0.5
                 updates = orthogonal(torch.stack([direction for _, direction in pairs]))
                 for (matrix, _), update in zip(pairs, updates, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=size)
 
-    def _direction(self, matrix: Tensor, momentum: float) -> Tensor:
-        """The gradient with what is left of the ones before it, looking one step ahead (Nesterov)."""
-        assert matrix.grad is not None
+    def _direction(self, matrix: Tensor, gradient: Tensor, momentum: float) -> Tensor:
+        """The gradient averaged with the ones before it, looking one step ahead (Nesterov)."""
         average = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
-        average.lerp_(matrix.grad, 1 - momentum)
-        return matrix.grad.lerp(average, momentum)
+        average.lerp_(gradient, 1 - momentum)
+        return gradient.lerp(average, momentum)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.forward import autocast, lm_logits, trunk_of
 from rlhf_mini.kl import full_precision, token_logprobs
 
-LEAVE_SHARE = 1 / 8  # finished rows leave the batch when they are this share of it: leaving copies the others' cache
+LEAVE_SHARE = 1 / 8  # finished rows leave when they are this share of the batch: leaving copies the others' cache
 
 
 @dataclass(frozen=True)

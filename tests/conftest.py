@@ -22,8 +22,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 from rlhf_mini.language_model import load_language_model
 from rlhf_mini.pretrain import new_language_model, train_tokenizer
 
-# The files that take longest, the longest first: whoever of the workers gets the last one has little left to do.
-LONGEST_FIRST = ["04_", "06_", "07_", "08_", "02_", "01_", "00_", "test_pipeline", "05_", "09_"]
+# Shared first, after the notebooks: then no worker is left alone with a long file at the end.
+LONG = {"test_browser.py", "test_cli.py", "test_enumeration.py", "test_pipeline.py", "test_readme.py", "test_sweep.py",
+        "test_tales.py", "test_taste.py"}
 
 TEXTS = [f"{opening} {ending}" for opening in OPENINGS for ending in ENDINGS]
 
@@ -43,12 +44,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest."""
-    def place(item: pytest.Item) -> int:
-        return next((i for i, name in enumerate(LONGEST_FIRST) if item.path.name.startswith(name)), len(LONGEST_FIRST))
-
-    if len({item.path for item in items}) > 1:
-        items.sort(key=place)
+    """Begin with the notebooks and the long files."""
+    items.sort(key=lambda item: 0 if item.path.suffix == ".ipynb" else 1 if item.path.name in LONG else 2)
 
 
 @pytest.fixture(scope="session")

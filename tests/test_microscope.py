@@ -35,22 +35,18 @@ class Fixed(nn.Module):
 
     def __init__(self, probabilities: list[float]) -> None:
         super().__init__()
-        self.base_model = Ones()
+        self.base_model, self.embed = Ones(), nn.Embedding(3, 1)
         self.head = nn.Linear(1, 3, bias=False)
         self.head.weight.data = torch.tensor(probabilities).log()[:, None]
 
     def get_output_embeddings(self) -> nn.Module:
         return self.head
 
-
-class Ones(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(3, 1)
-
     def get_input_embeddings(self) -> nn.Module:
         return self.embed
 
+
+class Ones(nn.Module):
     def forward(self, inputs_embeds: Tensor, **_: Any) -> Any:
         state = torch.ones_like(inputs_embeds)
         return dataclasses.make_dataclass("Output", ["last_hidden_state"])(state)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import runpy
 import shutil
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ BASE, RUN = "assets/tiny-tales-gpt2", "assets/run-3"
 MODELS = (f"{RUN}/sft", f"{RUN}/reward_model")
 SELECTED = ("history.jsonl", "metrics.json", "rankings.jsonl", "reward_model", "samples.json", "sft")  # of a run
 SEEDS = (3, 4, 5, 6, 7)  # of README's table; the first is the run that is kept
-BENCHMARK = "tests/benchmarks/ppo_iteration.py"
+BENCHMARK = "tests/benchmarks/main.py"
 
 
 # --- the run, and the same for other seeds ----------------------------------------------------------------------
@@ -124,9 +125,8 @@ def experiments() -> list[Recording]:
 
 
 def run_script(path: str, *arguments: str) -> None:
-    """Run a script as the command line does."""
-    sys.argv = [path, *arguments]
-    runpy.run_path(path, run_name="__main__")
+    """Run a script in a process of its own, as the command line does."""
+    subprocess.run([sys.executable, path, *arguments], check=True, env={**os.environ, "PYTHONPATH": "."})
 
 
 # --- notebooks --------------------------------------------------------------------------------------------------

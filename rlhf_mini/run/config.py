@@ -19,11 +19,11 @@ class RunConfig:
     quick: bool = False
     bf16: bool = False  # matrix products in bfloat16; weights and Adam's moments stay in fp32
     demonstrations: int = 48_000
-    foreign_sft_steps: int = 2_000  # a base that never saw a tale needs more of them,
-    foreign_sft_rate: float = 2e-3  # and longer ones
+    foreign_sft_steps: int = 2_000  # a base that has not seen tales needs at least so many steps,
+    foreign_sft_rate: float = 2e-3  # at this rate or a higher one
     openings: int = 1_200  # prompts that the panel ranks
     completions: int = 4
-    judged_by_all: int = 100  # of the openings
+    judged_by_all: int = 100  # so many of the openings are ranked by all annotators
     samples: int = 1024  # endings per evaluation
     sft: SFTConfig = field(default_factory=SFTConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)

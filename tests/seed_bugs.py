@@ -95,15 +95,10 @@ BUGS += [
              "04_reward_model"),
     *numeric("PPO learns at a third of the rate",
              "rate = config.learning_rate * max(", "rate = config.learning_rate / 3 * max(",
-<<<<<<< ours
-             "00_the_map", "05_ppo_from_parts", "06_ppo_with_kl", "07_when_the_reward_is_wrong", "09_metrics"),
+             "00_the_map", "05_ppo_from_parts", "06_ppo_with_kl", "07_when_the_reward_is_wrong", "08_your_taste",
+             "09_metrics"),
     *numeric("PPO makes bad endings likelier", "whitened = masked_whiten(advantages, rollout.mask)",
-             "whitened = -masked_whiten(advantages, rollout.mask)", "00_the_map"),
-=======
-             "00_the_map", "05_ppo_from_parts", "06_ppo_with_kl", "07_when_the_reward_is_wrong", "08_your_taste"),
-    *numeric("PPO makes bad endings likelier", "whitened = masked_whiten(advantages, rollout.mask)",
-             "whitened = -masked_whiten(advantages, rollout.mask)", "00_the_map", "06_ppo_with_kl", "09_metrics"),
->>>>>>> theirs
+             "whitened = -masked_whiten(advantages, rollout.mask)", "00_the_map", "06_ppo_with_kl"),
     *numeric("a nat costs half its price", "penalty = -kl_coef *", "penalty = -0.5 * kl_coef *",
              "05_ppo_from_parts"),
     *numeric("the value loss is twice as large", "losses = 0.5 * torch.maximum(", "losses = 1.0 * torch.maximum(",

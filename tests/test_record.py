@@ -144,13 +144,22 @@ def test_everything_is_made_in_the_order_of_who_reads_whom(top: Top) -> None:
     done = {line: place for place, line in enumerate(log)}
     assert len(log) == len(done) == 8 + len(ALL)
     assert done["run gathered"] < min(done["sweep:free"], done["sweep:plain"], done["table gathered"])
-    assert done["table:4"] < done["run gathered"]  # what only gathering needs, no part waits for
     assert done["sweep:free"] < done["sweep:refit"] < done["sweep gathered"] < done["page:cells"]
     assert top.json("assets/sweep.json") == {"refit": ["sweep", "refit"], "free": ["sweep", "free"],
                                              "plain": ["sweep", "plain"]}
     assert "run: it was not recorded by this command" in said
     assert "table: 4 done in" in said and "table: recorded; table has 2 parts" in said
     assert not (top.folder / PARTS).exists()
+
+
+def test_what_only_gathering_needs_no_part_waits_for(top: Top) -> None:
+    """The parts of the table are made beside the run, which only its gathering reads."""
+    top.write("hold-3", "")
+    begun = top.begin("--jobs", "3")
+    log = top.folder / "log"
+    until(lambda: log.exists() and "table:4" in log.read_text())
+    (top.folder / "hold-3").unlink()
+    assert begun.wait(120) == 0
 
 
 def test_what_is_up_to_date_is_skipped(made: Top) -> None:
@@ -408,11 +417,11 @@ def test_a_real_run_at_tiny_size_is_put_in_place_continued_and_gathered(
 
     from rlhf_mini import pipeline
     from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
-    from rlhf_mini.run import tasks
+    from rlhf_mini.run import results, tasks
     from rlhf_mini.run.config import RunConfig
 
     for module, name, size in ((tasks, "PPO_PROMPTS", 16), (pipeline, "NORMALISE_ON", 16),
-                               (pipeline, "BEST_OF_PROMPTS", 8)):
+                               (results, "BEST_OF_PROMPTS", 8)):
         monkeypatch.setattr(module, name, size)
     tiny = RunConfig(demonstrations=40, openings=12, judged_by_all=1, samples=8, sft=SFTConfig(steps=3, batch_size=8),
                      reward=RewardConfig(epochs=1), ppo=PPOConfig(iterations=1, episodes=4))

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import taste as recorded
 import torch
-from conftest import ENDINGS, OPENINGS
 from hypothesis import given
 from hypothesis import strategies as st
 from stages import FinishedRun
+from tiny_texts import ENDINGS, OPENINGS
 
 from rlhf_mini import tales
 from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig

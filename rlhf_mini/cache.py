@@ -31,9 +31,17 @@ class RoomyLayer(DynamicLayer):
         return self._show(length)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Keep these rows of the batch, in this order."""
-        used = self.get_seq_length()
-        self.buffer = self.buffer.index_select(1, beam_idx)
+        """Keep these rows of the batch, in this order; a row may come more than once.
+
+        Where rows only leave, nothing is allocated, and only the rows that get another place are copied.
+        """
+        used, rows = self.get_seq_length(), len(beam_idx)
+        if rows > self.buffer.shape[1]:
+            self.buffer = self.buffer.index_select(1, beam_idx)
+        else:
+            moved = (beam_idx != torch.arange(rows, device=beam_idx.device)).nonzero().squeeze(1)
+            self.buffer[:, moved, :, :used] = self.buffer[:, beam_idx[moved], :, :used]
+            self.buffer = self.buffer[:, :rows]
         self._show(used)
 
     def _show(self, length: int) -> tuple[Tensor, Tensor]:

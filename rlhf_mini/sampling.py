@@ -16,8 +16,6 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.forward import autocast, lm_logits, trunk_of
 from rlhf_mini.kl import full_precision, token_logprobs
 
-LEAVE_SHARE = 1 / 8  # finished rows leave when they are this share of the batch: leaving copies the others' cache
-
 
 @dataclass(frozen=True)
 class Rollout:
@@ -109,21 +107,45 @@ class Unfinished:
         tokens, mask = (team.share(x).to(device) for x in pad_left(prompt_ids, pad_id))
         return cls(policy, team.share(torch.arange(len(prompt_ids), device=device)), tokens, mask.long(), room)
 
+    @torch.inference_mode()
     def forward(self) -> Tensor:
         """The state after the last token of each row. Shapes: -> (R, D)."""
+        first = self.seen == self.tokens.shape[1]
+        distinct, same = distinct_neighbours(self.tokens, self.mask[:, :self.seen]) if first else (slice(None), None)
         with autocast(self.policy):
-            return trunk_of(self.policy)(
-                input_ids=self.tokens, attention_mask=self.mask[:, :self.seen], position_ids=self.positions,
-                past_key_values=self.cache, use_cache=True).last_hidden_state[:, -1]
+            states = trunk_of(self.policy)(
+                input_ids=self.tokens[distinct], attention_mask=self.mask[distinct, :self.seen],
+                position_ids=self.positions[distinct], past_key_values=self.cache,
+                use_cache=True).last_hidden_state[:, -1]
+        if same is None or len(states) == len(same):
+            return states
+        self.cache.reorder_cache(same)  # type: ignore[arg-type]  # equal prompts were read once
+        return states[same]
 
+    @torch.inference_mode()
     def append(self, drawn: Tensor, ended: Tensor) -> None:
-        """Put the drawn tokens after the rows; where enough rows have ended, they leave. Shapes: (R,), (R,) bool."""
+        """Put the drawn tokens after the rows. The rows that have ended leave, and the last ones take their places.
+
+        Shapes: (R,), (R,) bool.
+        """
         self.tokens, self.positions, self.seen = drawn[:, None], self.positions[:, -1:] + 1, self.seen + 1
-        if ended.sum() >= max(1.0, LEAVE_SHARE * len(ended)):
-            stay = (~ended).nonzero().squeeze(1)
+        left = int((~ended).sum())
+        if left < len(ended):
+            stay = torch.arange(left, device=ended.device)
+            stay[ended[:left]] = left + (~ended[left:]).nonzero().squeeze(1)
             self.rows, self.tokens, self.mask, self.positions = (
                 x[stay] for x in (self.rows, self.tokens, self.mask, self.positions))
             self.cache.reorder_cache(stay)  # type: ignore[arg-type]
+
+
+def distinct_neighbours(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The first of each run of equal rows, and for each row its run. Shapes: (R, L) each -> (N,), (R,).
+
+    Example: rows a, a, b give [0, 2] and [0, 0, 1].
+    """
+    other = (tokens[1:] != tokens[:-1]).any(1) | (mask[1:] != mask[:-1]).any(1)
+    new = torch.cat([other.new_ones(1), other])
+    return new.nonzero().squeeze(1), new.long().cumsum(0) - 1
 
 
 def positions(mask: Tensor) -> Tensor:

@@ -30,6 +30,17 @@ def test_it_grows_and_shrinks_as_the_cache_that_copies(first: int) -> None:
         assert torch.equal(ours.layers[1].keys, theirs.layers[1].keys)  # type: ignore[arg-type, union-attr]
 
 
+def test_rows_come_more_than_once_and_the_last_ones_take_the_places_of_those_that_leave() -> None:
+    ours, theirs = roomy_cache(), DynamicCache()
+    states = torch.randn(2, 2, 3, 4, 5)
+    for cache in (ours, theirs):
+        cache.update(states[0], states[1], 0)
+        for rows in ([0, 0, 0, 1, 1], [0, 4, 3], [2, 1]):
+            cache.reorder_cache(torch.tensor(rows))  # type: ignore[arg-type]
+    assert torch.equal(ours.layers[0].keys, theirs.layers[0].keys)  # type: ignore[arg-type, union-attr]
+    assert torch.equal(ours.layers[0].values, theirs.layers[0].values)  # type: ignore[arg-type, union-attr]
+
+
 def test_a_step_copies_nothing_while_there_is_room() -> None:
     cache = roomy_cache()
     keys, _ = cache.update(torch.ones(1, 1, 3, 2), torch.ones(1, 1, 3, 2), 0)

@@ -22,6 +22,7 @@ from rlhf_mini.sampling import (
     Rollout,
     best_of_n_index,
     best_of_n_kl,
+    distinct_neighbours,
     draw,
     pad_left,
     positions,
@@ -88,6 +89,25 @@ def test_kept_numbers_equal_a_fresh_forward_of_each_row_alone(model: Any, temper
         values = policy.value_head(hidden).squeeze(-1)
         assert torch.allclose(rollout.values[row][live], values, atol=1e-4)
         assert torch.allclose(lm_logits(model, hidden), logits, atol=1e-4)
+
+
+def test_equal_prompts_are_read_once_and_give_what_each_gives_beside_others(model: Any) -> None:
+    apart = [[5, 6, 7], [8], [5, 6, 7], [8], [5, 6, 7], [8]]
+    order = [0, 2, 4, 1, 3, 5]
+    rows: list[int] = []
+    policy = copy.deepcopy(model)
+    policy.transformer.wte.register_forward_pre_hook(lambda layer, tokens: rows.append(len(tokens[0])))
+    assert distinct_neighbours(*pad_left([apart[i] for i in order], PAD))[1].tolist() == [0, 0, 0, 1, 1, 1]
+    together = roll(policy, [apart[i] for i in order])
+    assert rows[0] == 2 and rows[1] <= 6
+    for place, row in enumerate(order):
+        fresh, tokens = plain_logits(model, together, place)
+        assert together.prompts[place] == tuple(apart[row])
+        assert torch.allclose(together.logp[place][together.mask[place]], token_logprobs(fresh, tokens), atol=1e-4)
+
+
+def test_a_pad_token_in_a_prompt_is_not_taken_for_padding(model: Any) -> None:
+    assert distinct_neighbours(*pad_left([[PAD, 8], [8], [8]], PAD))[1].tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize(

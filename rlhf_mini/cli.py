@@ -88,7 +88,7 @@ def _add_run_options(parser: Parser) -> Parser:
     from rlhf_mini.config import PPOConfig
 
     ppo, add = PPOConfig(), parser.add_argument
-    add("--base", metavar="PATH_OR_NAME", help="another GPT-2 to start from: a folder, or a hub name")
+    add("--base", metavar="PATH_OR_NAME", help="another language model to start from: a folder, or a hub name")
     add("--rankings", type=Path, nargs="+", action="extend", metavar="FILE",
         help="rankings by people, which replace the panel's (the option may be repeated)")
     add("--kl-coef", type=float, metavar="X", help=f"weight of the KL penalty (default: {ppo.kl_coef})")

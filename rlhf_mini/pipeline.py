@@ -70,10 +70,12 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
             rankings.save_rankings(task.judgements, rankings_copy)
         context = RunContext(folder.recorded_settings(config), task, tokenizer, folder)
         try:
-            return rlhf(context, base)
+            metrics = rlhf(context, base)
         except KeyboardInterrupt:
             write_report(folder.path, metrics_so_far(context), folder.history.read(), {})
             raise
+    team.wait()  # the finished run is there for all processes
+    return metrics
 
 
 def check_shares(config: RunConfig) -> None:

@@ -26,7 +26,7 @@ from rlhf_mini.run.json_files import write_json
 from rlhf_mini.run.saved_config import config_to_json, load_config
 from rlhf_mini.run.seeds import markdown, run_seeds
 from rlhf_mini.run.settings import adapt_to_model, choose_sizes
-from rlhf_mini.run.tasks import Task, given_rankings, make_task
+from rlhf_mini.run.tasks import Task, given_rankings, make_task, seed_for
 from rlhf_mini.sft import train_sft
 from rlhf_mini.tables import summary
 
@@ -118,6 +118,16 @@ def test_a_run_leaves_what_others_rely_on(finished: RunConfig) -> None:
     assert "PPO with KL" in page and "not finished" not in page
     stories = json.loads((finished.out / "samples.json").read_text())["stories"]
     assert len(stories) == 8 and set(MODELS) < set(stories[0])
+
+
+def test_the_settings_that_a_run_started_with_are_those_it_goes_on_with(config: RunConfig, finished: RunConfig) -> None:
+    used = load_config(finished.out, "settings.json")
+    assert used.ppo.seed == seed_for(finished.seed, "ppo") != finished.ppo.seed  # adapted, not as requested
+    with RunFolder(config) as folder:
+        folder.recorded_settings(replace(config, samples=99))
+    with RunFolder(config, resume=True) as folder:
+        assert folder.recorded_settings(config).samples == 99
+    assert load_config(config.out).samples == config.samples
 
 
 def test_the_models_load_with_plain_transformers(finished: RunConfig) -> None:

@@ -58,6 +58,18 @@ def test_two_processes_print_once_and_measure_what_one_does(prepared: Path, alon
     assert len(lines) == len(expected) == 8
 
 
+def test_several_seeds_are_gathered_by_two_processes_as_by_one(tmp_path: Path) -> None:
+    program = Path(__file__).parent / "small_run.py"
+    for processes in (1, 2):
+        done = start(processes, program, "seeds", "--seeds", "1", "2", "--out", tmp_path / str(processes))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Seeds 1, 2: median") == 1
+    one, two = (json.loads((tmp_path / name / "seeds.json").read_text()) for name in "12")
+    for gathered in (one, two):
+        del gathered["seconds"]
+    assert flattened(two) == pytest.approx(flattened(one), abs=1e-4)
+
+
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_stopped_run_is_resumed_by_another_number_of_processes(before: int, after: int, prepared: Path, alone: Path,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:

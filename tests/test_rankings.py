@@ -384,7 +384,7 @@ def test_what_is_not_saved_is_not_done(tmp_path: Any, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr("rlhf_mini.rankings.durable.os.write", full)
+        disk.setattr("rlhf_mini.files.os.write", full)
         for act in (session.skip, session.undo):
             with pytest.raises(NotSavedError, match=r"not saved.*No space left on device"):
                 act()

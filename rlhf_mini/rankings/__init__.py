@@ -9,8 +9,9 @@
 Nothing here imports torch.
 """
 
+from rlhf_mini.files import NotSavedError
 from rlhf_mini.rankings.comparison import Agreement, AnnotatorSummary, Statistic, agreement
-from rlhf_mini.rankings.durable import NotSavedError, RankingFileWarning
+from rlhf_mini.rankings.durable import RankingFileWarning
 from rlhf_mini.rankings.interchange import from_dataset, load_preferences, split_conversations, to_dataset
 from rlhf_mini.rankings.judgements import chronological, current, to_pairs, unique_by_id
 from rlhf_mini.rankings.record import Ranking, ranking_from_ratings

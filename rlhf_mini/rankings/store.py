@@ -13,16 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rlhf_mini import files
 from rlhf_mini.errors import InputError
-from rlhf_mini.rankings.durable import (
-    DamagedLine,
-    NotSavedError,
-    RankingFileWarning,
-    append_line,
-    create_file,
-    read_lines,
-    sync_file,
-)
+from rlhf_mini.files import NotSavedError
+from rlhf_mini.rankings.durable import DamagedLine, RankingFileWarning, append_line, read_lines
 from rlhf_mini.rankings.judgements import chronological, current, unique_by_id
 from rlhf_mini.rankings.record import Ranking, is_name
 
@@ -95,7 +89,7 @@ class RankingStore:
         finally:
             paths, self._unsynced = self._unsynced, None
             for path in sorted(paths):
-                sync_file(path)
+                files.sync(path)
 
     def _filled_in(self, record: Mapping[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in record.items() if value is not None}
@@ -109,10 +103,10 @@ def load_rankings(paths: Source | Iterable[Source]) -> list[Ranking]:
     Raises: InputError, one line, for a file that is missing, empty or damaged (it names the line), and where
     every judgement is skipped or undone.
     """
-    files = _as_paths(paths)
-    records = _read_files(files)
+    given = _as_paths(paths)
+    records = _read_files(given)
     if not any(record.ranking for record in current(records)):
-        raise InputError(f"there is no current ranking in {', '.join(map(str, files))}: all are skipped or "
+        raise InputError(f"there is no current ranking in {', '.join(map(str, given))}: all are skipped or "
                          "undone; give a file with rankings")
     return records
 
@@ -120,7 +114,7 @@ def load_rankings(paths: Source | Iterable[Source]) -> list[Ranking]:
 def save_rankings(records: Iterable[Ranking], out: Source) -> None:
     """Write records to a new ranking file. Raises: InputError if it exists; NotSavedError if not saved."""
     try:
-        create_file(Path(out), b"".join(record.to_line() for record in records))
+        files.create(Path(out), b"".join(record.to_line() for record in records))
     except NotSavedError as error:
         if error.errno != errno.EEXIST:
             raise

@@ -1,0 +1,282 @@
+"""The one module that writes files: whole or not at all, on the disk when the call returns, and never through a link.
+
+New content is written beside its place under another name, synced, and renamed. So whoever looks, after a kill or a
+power cut too, finds the old content or the new one. What another library writes is made in the same way (`put`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+if sys.platform != "win32":
+    import fcntl
+
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # hard links are not supported
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class NotSavedError(OSError):
+    """Something could not be written, and nothing that was saved before has been lost; one line says what to do."""
+
+
+class FileSystemWarning(UserWarning):
+    """The file system lacks something that keeps files safe."""
+
+
+# --- files and folders ------------------------------------------------------------------------------------------
+
+
+def put(path: Path, make: Callable[[Path], Any]) -> None:
+    """Let `make` write a file or a folder under a name beside `path`, and then give it the name `path`.
+
+    A file takes the place of an old one. So does each file of a folder: others that are there already are kept.
+    Raises: NotSavedError.
+    """
+    with saving(path):
+        make_folder(path.parent)
+        beside = _beside(path)
+        try:
+            make(beside)
+            _sync_all(beside)
+            _move(beside, path)
+            _sync_folder(path.parent)
+        finally:
+            remove(beside)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file in the place of an old one, if there is one. Raises: NotSavedError."""
+    put(path, lambda beside: _write_new(beside, content))
+
+
+def create(path: Path, content: bytes) -> None:
+    """Write a new file. Raises: NotSavedError if it cannot be written (its errno is EEXIST if there is one)."""
+    with saving(path):
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        beside = _beside(path)
+        try:
+            _write_new(beside, content)
+            try:
+                os.link(beside, path)  # unlike a rename, this overwrites nothing
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                beside.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            remove(beside)
+
+
+def append(path: Path, content: bytes, sync: bool = True,
+           repair: Callable[[int, Path], bytes] = lambda file, path: b"") -> None:
+    """Append to a file, which is created if it does not exist; with `sync` it is on the disk on return.
+
+    `repair` sees the file first, and says what is to be written before the content. If the content cannot be written
+    whole, the file is restored.
+    Raises: NotSavedError.
+    """
+    with saving(path):
+        make_folder(path.parent)
+        with opened(path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as file:
+            lock(file)
+            if sync:  # sync the file's name first: if that fails, nothing is written
+                _sync_folder(path.parent)
+            _write_or_restore(file, repair(file, path) + content, sync)
+
+
+def sync(path: Path) -> None:
+    """Put a file's content and its name on the disk. Raises: NotSavedError."""
+    with saving(path):
+        _sync_all(path)
+        _sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it points to) or a folder, if it is there. Raises: NotSavedError."""
+    with saving(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder and, once per process, sync its name and its parents' names. Raises: NotSavedError.
+
+    A process that was killed may have made them without syncing.
+    """
+    folder = folder.absolute()
+    if folder in _ON_DISK and folder.exists():
+        return
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for above in folder.parents:
+            with contextlib.suppress(PermissionError):  # a folder that we may not read existed before
+                _sync_folder(above)
+    _ON_DISK.add(folder)
+
+
+_ON_DISK: set[Path] = set()  # folders whose names this process has synced
+
+
+def digests(*paths: Path) -> dict[str, str]:
+    """The SHA-256 of each file that is there, and of each file in each folder, by its path in the folder above."""
+    found = {}
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file() and not file.is_symlink():
+                with file.open("rb") as content:
+                    found[file.relative_to(path.parent).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
+    return found
+
+
+# --- errors -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def saving(path: Path | str) -> Iterator[None]:
+    """Turn whatever says that something cannot be written into a NotSavedError that names the path."""
+    try:
+        yield
+    except NotSavedError:
+        raise
+    except Exception as error:
+        number = _error_number(error)
+        if number is None:
+            raise
+        cause = os.strerror(number) if number else str(error)
+        if number == errno.ELOOP:
+            cause = "it is a link"
+        not_saved = NotSavedError(f"not saved: {path} cannot be written ({cause}); what was saved before is kept; "
+                                  "free disk space or permit writing there, then try again")
+        not_saved.errno = number
+        raise not_saved from error
+
+
+def _error_number(error: Exception) -> int | None:
+    """The number of a system error, which libraries in Rust put into the text of their own kinds of exception."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else None
+
+
+# --- locks, and what a call of the system does ------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """A file's number, to be used in the block alone; a link is not followed when something is to be written."""
+    writes = flags & (os.O_WRONLY | os.O_RDWR)
+    flags |= getattr(os, "O_BINARY", 0)  # Windows would change the line endings
+    flags |= getattr(os, "O_NOFOLLOW", 0) if writes else 0
+    file = os.open(path, flags, 0o666)
+    try:
+        yield file
+    finally:
+        os.close(file)  # releases the lock
+
+
+def lock(file: int, shared: bool = False, wait: bool = True) -> None:
+    """Lock the file until it is closed; warns once where the file system has no locks.
+
+    Raises: BlockingIOError where another process has it locked and this one is not to wait.
+    """
+    if sys.platform == "win32":  # two processes in one file are not kept apart there
+        return
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        if not shared and not _TOLD:
+            _TOLD.append("no locks")
+            warnings.warn("this file system has no locks: what one process saves is safe; do not let two processes "
+                          "write one run, or one annotator's rankings, at the same time", FileSystemWarning,
+                          stacklevel=3)
+
+
+_TOLD: list[str] = []  # what this process has been warned of
+
+
+def read(file: int, start: int = 0) -> bytes:
+    """The content of an open file from `start` on."""
+    os.lseek(file, start, os.SEEK_SET)
+    with os.fdopen(file, "rb", closefd=False) as reader:
+        return reader.read()
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other process uses, with nothing under it; what a killed process left there is removed."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    remove(beside)
+    return beside
+
+
+def _move(beside: Path, path: Path) -> None:
+    """Give a file the name `path`, or each file of a folder its name in the folder `path`."""
+    if not (beside.is_dir() and path.is_dir()):
+        beside.replace(path)
+        return
+    for file in sorted(beside.iterdir()):
+        _move(file, path / file.name)
+    _sync_folder(path)
+
+
+def _sync_all(path: Path) -> None:
+    """Sync a file, or a folder with everything in it."""
+    if path.is_dir():
+        for below in path.iterdir():
+            _sync_all(below)
+        _sync_folder(path)
+        return
+    with opened(path, os.O_RDWR) as file:
+        os.fsync(file)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk: without its name, a synced file is lost."""
+    if sys.platform == "win32":  # Windows cannot sync a folder
+        return
+    with opened(folder, os.O_RDONLY) as names:
+        try:
+            os.fsync(names)
+        except OSError as error:
+            # Some network folders do not support this call, and a read-only disk cannot hold a new name.
+            if error.errno not in (errno.EINVAL, errno.EROFS):
+                raise
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+        _write_all(file, content)
+        os.fsync(file)
+
+
+def _write_or_restore(file: int, content: bytes, sync: bool) -> None:
+    size = os.lseek(file, 0, os.SEEK_END)
+    try:
+        _write_all(file, content)
+        if sync:
+            os.fsync(file)
+    except BaseException:
+        with contextlib.suppress(OSError):  # if this fails too, the next append repairs the torn line
+            os.ftruncate(file, size)
+        raise
+
+
+def _write_all(file: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(file, content):]

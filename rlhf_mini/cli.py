@@ -211,13 +211,15 @@ def _pretrain(options: dict[str, Any]) -> int:
 def _merge_parser() -> Parser:
     parser = Parser(prog="python -m rlhf_mini merge",
                     description="Pool ranking files into a new one, and print how far the annotators agree.")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="ranking files")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE",
+                        help="ranking files, folders of them (all *.jsonl), or patterns such as my_rankings/*.jsonl")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the new file")
     return parser
 
 
 def _merge(options: dict[str, Any]) -> int:
     from rlhf_mini import rankings
+    from rlhf_mini.errors import visible
     from rlhf_mini.tables import agreement_table
 
     try:
@@ -226,7 +228,8 @@ def _merge(options: dict[str, Any]) -> int:
         raise InputError(str(error)) from None
     judged = [record for record in rankings.current(records) if record.ranking]
     annotators = len({record.annotator for record in judged})
-    print(f"{options['out']}: {len(records)} records, {len(judged)} current judgements, {annotators} annotators")
+    print(f"{visible(options['out'])}: {len(records)} records, {len(judged)} current judgements, "
+          f"{annotators} annotators")
     print(agreement_table(rankings.agreement(records)))
     return 0
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rlhf_mini.errors import visible
+
 if sys.platform != "win32":
     import fcntl
 
@@ -159,8 +161,8 @@ def saving(path: Path | str) -> Iterator[None]:
         cause = os.strerror(number) if number else str(error)
         if number == errno.ELOOP:
             cause = "it is a link"
-        not_saved = NotSavedError(f"not saved: {path} cannot be written ({cause}); what was saved before is kept; "
-                                  "free disk space or permit writing there, then try again")
+        not_saved = NotSavedError(visible(f"not saved: {path} cannot be written ({cause}); what was saved before is "
+                                          "kept; free disk space or permit writing there, then try again"))
         not_saved.errno = number
         raise not_saved from error
 

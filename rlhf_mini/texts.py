@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from numbers import Integral, Rational, Real
+from numbers import Integral
 from typing import Any
 
 from rlhf_mini.errors import InputError, shown
@@ -32,7 +32,7 @@ def listed(name: str, values: Iterable[Any], wanted: str) -> list[Any]:
     """
     columns = getattr(values, "columns", None)
     if columns is not None:
-        raise InputError(f"{name} is a table with the columns {_names(columns)}: give {wanted}, such as one column")
+        raise InputError(f"{name} is a table with the columns {_names(columns)}: give {wanted}")
     if isinstance(values, Mapping):
         raise InputError(f"{name} is a dict with the keys {_names(values)}: give {wanted}")
     for kind, words in ((str, "one text, "), (bytes, "bytes, "), (set | frozenset, "a set, which has no order, ")):
@@ -45,18 +45,20 @@ def listed(name: str, values: Iterable[Any], wanted: str) -> list[Any]:
     return list(entries)
 
 
-def whole_numbers(values: Iterable[Any]) -> list[Any]:
-    """The values as a list, with whole numbers of NumPy, and whole floats as a table has them, as ints."""
-    return [_whole_number(value) for value in values]
+def plain(value: Any, floats: bool = False, depth: int = 2) -> Any:
+    """The value with lists in the place of arrays, columns and tuples, and ints in the place of NumPy's whole numbers.
 
-
-def _whole_number(value: Any) -> Any:
+    With `floats`, whole floats become ints too: a table with a gap has nothing else. Lists are followed to `depth`.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple) and depth:
+        return [plain(entry, floats, depth - 1) for entry in value]
     if isinstance(value, bool):
         return value
     if isinstance(value, Integral):
         return int(value)
-    is_float = isinstance(value, Real) and not isinstance(value, Rational)
-    return int(float(value)) if is_float and float(value).is_integer() else value
+    return int(value) if floats and isinstance(value, float) and value.is_integer() else value
 
 
 def _names(columns: Iterable[Any]) -> str:

@@ -302,7 +302,8 @@ def test_a_wrong_ranking_changes_nothing(ranking: Any) -> None:
     assert session.progress.done == 0 and session.records == []
 
 
-@pytest.mark.parametrize("ratings", [[1, 2, 3], [0, 1, 2, 3], [1, 2, 3, 8], [1.0, 2, 3, 4], None])
+@pytest.mark.parametrize("ratings", [[1, 2, 3], [0, 1, 2, 3], [1, 2, 3, 8], [1.5, 2, 3, 4],
+                                     [True, 2, 3, 4], "1234", None])
 def test_wrong_ratings_change_nothing(ratings: Any) -> None:
     session = RankingSession(ITEMS, "Ada")
     with pytest.raises(InputError, match="1 to 7"):

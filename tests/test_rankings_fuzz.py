@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, shown
 from rlhf_mini.rankings import Ranking, RankingFileWarning, RankingSession, RankingStore, load_rankings
 
 EXAMPLES = settings(max_examples=300, deadline=None)
@@ -127,7 +127,7 @@ def check(content: bytes) -> None:
             assert good in records or others
     for number, (line, fields) in enumerate(zip(lines, objects, strict=True), start=1):  # what is not is named
         if line.strip() and not any(says(fields, found) for found in records if found.id == fields.get("id")):
-            names = f"any.jsonl, line {number} ", f"have the id {fields.get('id')}"
+            names = f"any.jsonl, line {number} ", f"have the id {shown(fields.get('id'))}"
             assert any(name in words for words in told for name in names), (number, told)
 
 
@@ -139,7 +139,7 @@ def load(path: Path) -> set[str]:
         try:
             return {found.id for found in load_rankings(path)}
         except InputError as error:
-            assert "\n" not in str(error) and str(path) in str(error)
+            assert len(str(error).splitlines()) == 1 and str(error).isprintable() and str(path) in str(error)
             return set()
 
 

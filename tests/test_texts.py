@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_mini.errors import InputError, shown, visible
-from rlhf_mini.texts import listed, texts, whole_numbers
+from rlhf_mini.texts import listed, plain, texts
 
 DATASET = Dataset.from_dict({"prompt": ["a", "b"]})
 FRAME = DATASET.to_pandas()
@@ -54,11 +54,13 @@ def test_an_error_within_a_generator_is_not_hidden() -> None:
         listed("prompts", broken(), "a list")
 
 
-def test_whole_numbers_become_ints_and_nothing_else_does() -> None:
-    taken = whole_numbers([1, 2.0, np.int64(3), np.float32(4), 10**400])
-    assert taken == [1, 2, 3, 4, 10**400] and all(type(number) is int for number in taken)
-    odd = [True, 1.5, "2", None, float("inf"), np.bool_(True)]
-    assert all(kept is given for kept, given in zip(whole_numbers(odd), odd, strict=True))
+def test_arrays_and_their_numbers_become_those_of_python() -> None:
+    given: Any = [np.array([[1], [0]]), (np.int64(3), 10**400), np.bool_(True), np.float32(2), 1.5, "2", None]
+    assert plain(given) == [[[1], [0]], [3, 10**400], True, 2.0, 1.5, "2", None]
+    assert type(plain(given)[1][0]) is int and type(plain(given)[2]) is bool and type(plain(given)[3]) is float
+    taken = plain([1, 2.0, np.float32(4), FRAME.index], floats=True)
+    assert taken == [1, 2, 4, [0, 1]] and all(type(number) is int for number in taken[:3])
+    assert plain([True, 1.5, float("inf")], floats=True) == [True, 1.5, float("inf")]
 
 
 @pytest.mark.parametrize("name", [

@@ -10,13 +10,16 @@ Nothing here imports torch.
 """
 
 from rlhf_mini.files import NotSavedError
+from rlhf_mini.rankings.collected import load_rankings, merge, save_rankings
 from rlhf_mini.rankings.comparison import Agreement, AnnotatorSummary, Statistic, agreement
 from rlhf_mini.rankings.durable import RankingFileWarning
-from rlhf_mini.rankings.interchange import from_dataset, load_preferences, split_conversations, to_dataset
+from rlhf_mini.rankings.formats import split_conversations
+from rlhf_mini.rankings.interchange import from_dataset, load_preferences, to_dataset
+from rlhf_mini.rankings.items import Item
 from rlhf_mini.rankings.judgements import chronological, current, to_pairs, unique_by_id
 from rlhf_mini.rankings.record import Ranking, ranking_from_ratings
-from rlhf_mini.rankings.session import Item, Progress, RankingSession, answer
-from rlhf_mini.rankings.store import RankingStore, load_rankings, merge, save_rankings
+from rlhf_mini.rankings.session import Progress, RankingSession, answer
+from rlhf_mini.rankings.store import RankingStore
 
 __all__ = [
     "Agreement",

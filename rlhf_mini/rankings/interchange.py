@@ -1,27 +1,27 @@
-"""Read and write preference data: datasets with prompt, chosen, rejected, and files of whole conversations."""
+"""Read and write preference data: datasets and files with prompt, chosen and rejected."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import uuid
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations, takewhile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, cast
 
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, shown
 from rlhf_mini.rankings.durable import RankingFileWarning
+from rlhf_mini.rankings.formats import Triple, triple_of, without_repeated_prompts
 from rlhf_mini.rankings.judgements import current
-from rlhf_mini.rankings.record import Ranking
+from rlhf_mini.rankings.reading import as_path, rows_of
+from rlhf_mini.rankings.record import Ranking, is_name
+from rlhf_mini.texts import listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+MOST_ROWS = 500_000
 ROWS_LISTED = 5  # a warning lists this many rows, and only counts the others
 
 
@@ -54,50 +54,59 @@ def to_dataset(records: Iterable[Ranking | Mapping[str, Any]], margin: bool = Fa
 def from_dataset(dataset: Iterable[Mapping[str, Any]], annotator: str) -> list[Ranking]:
     """Rankings of two completions each from rows with chosen and rejected, and prompt where they have one.
 
-    Without a prompt, both are whole conversations of turns after Human: and Assistant:. What they share up to the
-    last answer is then the prompt. Where every completion begins with a space, that space is removed: records store
-    completions without it. The ids follow from the rows, so the same data read twice counts once.
+    The dataset is a `datasets.Dataset`, a DataFrame, or a list of rows, at most MOST_ROWS. Answers may be texts or
+    lists of messages. Without a prompt, texts are whole conversations of turns after Human: and Assistant:. What they
+    share up to the last answer is then the prompt. Where most answers begin with their prompt, it is removed there.
+    Where every completion that is not empty begins with a space, that space is removed: records store completions
+    without it. The ids follow from the rows, so the same data read twice counts once.
     Raises: InputError if no row can be used. Warns of the rows that cannot be used, and lists the first of them.
     """
-    return _records(((f"row {number}", row) for number, row in enumerate(dataset, start=1)), annotator, "the dataset")
+    rows = enumerate(_rows_of_table(dataset), start=1)
+    return _records(((f"row {number}", row) for number, row in rows), annotator, "the dataset")
 
 
 def load_preferences(path: str | os.PathLike[str], annotator: str) -> list[Ranking]:
-    """Rankings from a file of preference data: JSON Lines, gzipped or not, with the columns of `from_dataset`.
+    """Rankings from a file of preference data, with the columns of `from_dataset`.
 
+    The file holds JSON Lines or one JSON array, in UTF-8 or UTF-16, gzipped or not, within the limits of
+    `rankings.reading`.
     Raises: InputError, one line, for a file that is missing, is not text, or has no row that can be used.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"preference file {path} cannot be read ({error}): give JSON Lines, gzipped or not") from error
-    lines = ((f"line {number}", line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
-    return _records(((name, _parsed(line)) for name, line in lines), annotator, str(path))
+    file = as_path("path", path)
+    return _records(rows_of(file), annotator, str(file))
 
 
-def split_conversations(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Split two conversations that differ only in the last answer: the prompt (up to "Assistant:"), and both answers.
-
-    Raises: InputError if they differ elsewhere.
-    """
-    shared = list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False)))
-    start = chosen.rfind(ASSISTANT, 0, len(shared))
-    if start < 0:
-        raise InputError('they share no beginning up to an "Assistant:"')
-    start += len(ASSISTANT)
-    answers = chosen[start:], rejected[start:]
-    if any(turn in answer for turn in (HUMAN, ASSISTANT) for answer in answers):
-        raise InputError("they differ before the last answer")
-    return chosen[:start], *answers
+def _rows_of_table(dataset: Any) -> Iterable[Any]:
+    """The rows of a dataset, a DataFrame or a list. Raises: InputError, one line, for what has none."""
+    wanted = "a list of rows, each with prompt, chosen, rejected"
+    if isinstance(dataset, str | os.PathLike):
+        raise InputError(f"the dataset is {shown(str(dataset))}: to read a file, call "
+                         "rankings.load_preferences(file, annotator)")
+    if hasattr(dataset, "to_dict") and hasattr(dataset, "iterrows"):
+        return cast(Iterable[Any], dataset.to_dict("records"))
+    if isinstance(dataset, Mapping):
+        keys = shown(list(dataset))
+        if all(hasattr(split, "column_names") for split in dataset.values()):
+            raise InputError(f"the dataset has the splits {keys}: give one of them, such as dataset[split]")
+        if any(isinstance(column, list | tuple) for column in dataset.values()):
+            raise InputError(f"the dataset is a dict of columns, {keys}: give datasets.Dataset.from_dict(columns)")
+        raise InputError(f"the dataset is one row with the keys {keys}: give {wanted}, such as [row]")
+    if isinstance(dataset, Iterator):
+        return dataset  # as a stream, which can be without an end
+    if hasattr(dataset, "column_names") and hasattr(dataset, "__iter__"):
+        return cast(Iterable[Any], dataset)
+    return listed("the dataset", dataset, wanted)
 
 
 def _records(rows: Iterable[tuple[str, Any]], annotator: str, source: str) -> list[Ranking]:
+    if not is_name(annotator):
+        raise InputError(f"annotator is {shown(annotator)}: give a name, in any language")
     triples, refused = [], []
-    for name, row in rows:
+    for count, (name, row) in enumerate(rows, start=1):
+        if count > MOST_ROWS:
+            raise InputError(f"{source} has more than {MOST_ROWS:,} rows: give a part of it")
         try:
-            triples.append(_triple(row))
+            triples.append(triple_of(row))
         except InputError as error:
             refused.append((name, str(error)))
     if not triples:
@@ -105,42 +114,18 @@ def _records(rows: Iterable[tuple[str, Any]], annotator: str, source: str) -> li
         raise InputError(f"{source} has no preference that can be used{why}")
     if refused:
         warnings.warn(f"{source}: {_refusals(refused, len(triples))}", RankingFileWarning, stacklevel=3)
-    spaced = all(text.startswith(" ") for _, *texts in triples for text in texts)
-    return list(_as_rankings(triples, annotator, 1 if spaced else 0))
+    return list(_as_rankings(triples, annotator))
 
 
-def _as_rankings(triples: Iterable[tuple[str, str, str]], annotator: str, spaces: int) -> Iterator[Ranking]:
-    seen: Counter[tuple[str, str, str]] = Counter()
-    for triple in triples:
-        prompt, chosen, rejected = triple
+def _as_rankings(triples: list[Triple], annotator: str) -> Iterator[Ranking]:
+    seen: Counter[Triple] = Counter()
+    read = without_repeated_prompts(triples)
+    spaces = 1 if all(text.startswith(" ") for _, *texts in read for text in texts if text) else 0
+    for triple, (prompt, chosen, rejected) in zip(triples, read, strict=True):
         record_id = uuid.uuid5(uuid.NAMESPACE_OID, repr((annotator, *triple, seen[triple])))
         seen[triple] += 1
         yield Ranking(id=str(record_id), annotator=annotator, prompt=prompt, ranking=[[0], [1]],
                       completions=[chosen[spaces:], rejected[spaces:]], session="imported")
-
-
-def _triple(row: Any) -> tuple[str, str, str]:
-    if isinstance(row, InputError):
-        raise row
-    if not isinstance(row, Mapping):
-        raise InputError("it is not a JSON object")
-    chosen, rejected, prompt = (row.get(name) for name in ("chosen", "rejected", "prompt"))
-    if not isinstance(chosen, str) or not isinstance(rejected, str):
-        raise InputError('"chosen" or "rejected" is not a text')
-    if prompt is None:
-        prompt, chosen, rejected = split_conversations(chosen, rejected)
-    elif not isinstance(prompt, str):
-        raise InputError('"prompt" is not a text')
-    if chosen == rejected:
-        raise InputError("chosen and rejected are the same")
-    return prompt, chosen, rejected
-
-
-def _parsed(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return InputError("it is not a line of JSON")
 
 
 def _refusals(refused: list[tuple[str, str]], used: int) -> str:

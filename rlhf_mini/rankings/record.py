@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, shown
+from rlhf_mini.rankings.reading import LONGEST_LINE
+from rlhf_mini.texts import listed, plain
 
 SCHEMA_VERSION = 1
+MOST_COMPLETIONS = 9  # the keys 1 to 9 choose a completion
 KINDS = ("ranking", "rating", "skip", "undo")
 _ONLY_FOR = {"ranking": ("ranking", "rating"), "ratings": ("rating",), "undoes": ("undo",)}
 
@@ -45,6 +47,9 @@ class Ranking:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("completions", "shown_order", "ranking"):
+            self._set(name, plain(getattr(self, name)))
+        self._set("ratings", plain(self.ratings, floats=True))
         self._check_act()
         self._check_item()
         self._check_answer()
@@ -67,25 +72,21 @@ class Ranking:
     def _check_item(self) -> None:
         count = len(self.completions) if _is_list(self.completions) else 0
         self._require("prompt", "a text", isinstance(self.prompt, str))
-        self._require("completions", "a list of two or more texts",
+        self._require("completions", f"a list of two or more texts, at most {MOST_COMPLETIONS}",
                       _is_list(self.completions) and all(isinstance(text, str) for text in self.completions)
-                      and (count >= 2 or (count == 0 and self.kind == "undo")))
+                      and (2 <= count <= MOST_COMPLETIONS or (count == 0 and self.kind == "undo")))
         self._require("shown_order", f"each of the completions 0 to {count - 1} once",
-                      self.shown_order in ([], ()) or _is_permutation(self.shown_order, count))
-        self._set("completions", list(self.completions))
-        self._set("shown_order", list(self.shown_order))
+                      self.shown_order == [] or _is_permutation(self.shown_order, count))
 
     def _check_answer(self) -> None:
         count = len(self.completions)
         if self.kind == "rating":
             self._require("ratings", f"a whole number from 1 to 7 for each of {count} completions",
                           are_ratings(self.ratings, count))
-            self._set("ratings", list(self.ratings or []))
             self._set("ranking", ranking_from_ratings(self.ratings or []))
         elif self.kind == "ranking":
             self._require("ranking", f"tie groups, best first, with each of 0 to {count - 1} once",
                           are_tie_groups(self.ranking, count))
-            self._set("ranking", [list(group) for group in self.ranking])
         if self.kind == "undo":
             self._require("undoes", "the id of the record that is undone", is_name(self.undoes))
         for name, kinds in _ONLY_FOR.items():
@@ -94,7 +95,7 @@ class Ranking:
 
     def _require(self, name: str, expected: str, ok: bool) -> None:
         if not ok:
-            raise InputError(f'"{name}" is {reprlib.repr(getattr(self, name))}: give {expected}')
+            raise InputError(f'"{name}" is {shown(getattr(self, name))}: give {expected}')
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -116,22 +117,30 @@ class Ranking:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Ranking:
         """A record from the fields of a ranking file; a field that is null counts as missing."""
+        if not isinstance(values, Mapping):
+            raise InputError(f"a record is {shown(values)}: give a Ranking, or its fields as a dict")
         given = {name: value for name, value in values.items() if value is not None}
         for name in ("id", "annotator"):
             if name not in given:
-                raise InputError(f'there is no "{name}": every record needs one')
+                raise InputError(_PREFERENCES if {"chosen", "rejected"} <= values.keys()
+                                 else f'there is no "{name}": every record needs one')
         own = {name: value for name, value in given.items() if name in _FIELDS}
         return cls(**own, extra={name: value for name, value in values.items() if name not in _FIELDS})
 
     def to_line(self) -> bytes:
-        """The record as one line of JSON in UTF-8, with its newline."""
+        """The record as one line of JSON in UTF-8, with its newline. Raises: InputError if no file can hold it."""
         values = {name: getattr(self, name) for name in _FIELDS if getattr(self, name) is not None}
         try:
-            return _encode(values | self.extra) + b"\n"
+            line = _encode(values | self.extra) + b"\n"
         except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"record {self.id} cannot be written as JSON: {_one_line(error)}") from error
+            raise InputError(f"record {shown(self.id)} cannot be written as JSON: {_one_line(error)}") from error
+        if len(line) > LONGEST_LINE:
+            raise InputError(f"record {shown(self.id)} has {len(line):,} bytes: give at most {LONGEST_LINE:,}")
+        return line
 
 
+_PREFERENCES = ('this is no record but a preference with "chosen" and "rejected": read the file with '
+                "rankings.load_preferences(file, annotator), and write rankings with rankings.save_rankings")
 _FIELDS = {entry.name: entry for entry in fields(Ranking) if entry.name != "extra"}  # in file order
 
 
@@ -142,7 +151,7 @@ def parse_line(line: bytes) -> Ranking:
     except (ValueError, RecursionError) as error:
         raise InputError(f"not a line of JSON ({_one_line(error)})") from error
     if not isinstance(values, dict):
-        raise InputError(f"a record is a JSON object, this is {reprlib.repr(values)}")
+        raise InputError(f"a record is a JSON object, this is {shown(values)}")
     return Ranking.from_mapping(values)
 
 
@@ -166,9 +175,12 @@ def item_key(prompt: str, completions: Sequence[str]) -> tuple[str, tuple[str, .
 
 
 def ranking_from_ratings(ratings: Sequence[int]) -> list[list[int]]:
-    """Tie groups of indices, best first: equal ratings tie."""
-    return [[index for index, rating in enumerate(ratings) if rating == level]
-            for level in sorted(set(ratings), reverse=True)]
+    """Tie groups of indices, best first: equal ratings tie. Raises: InputError for what is not a list of numbers."""
+    numbers = plain(listed("ratings", ratings, "a list of numbers"))
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+        raise InputError(f"ratings are {shown(numbers)}: give a number for each completion")
+    return [[index for index, rating in enumerate(numbers) if rating == level]
+            for level in sorted(set(numbers), reverse=True)]
 
 
 def are_tie_groups(groups: Any, count: int) -> bool:

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rlhf_mini.errors import InputError
-from rlhf_mini.rankings.judgements import current
-from rlhf_mini.rankings.record import Ranking, are_ratings, are_tie_groups, is_name, item_key
+from rlhf_mini.errors import InputError, shown
+from rlhf_mini.rankings.items import Item, make_items
+from rlhf_mini.rankings.judgements import standing
+from rlhf_mini.rankings.record import Ranking, are_ratings, are_tie_groups, is_name
 from rlhf_mini.rankings.store import RankingStore, timestamp_now
+from rlhf_mini.texts import plain
 
 Judge = Callable[[str, list[str]], Sequence[Sequence[int]]]
-
-
-@dataclass(frozen=True)
-class Item:
-    """A prompt and its completions; `shown_order[i]` is the completion shown at position i."""
-
-    prompt: str
-    completions: list[str]
-    shown_order: list[int]
-
-    @property
-    def shown(self) -> list[str]:
-        """The completions in the order in which they are shown."""
-        return [self.completions[index] for index in self.shown_order]
 
 
 class Progress(NamedTuple):
@@ -43,24 +29,27 @@ class RankingSession:
     """One annotator judges items one by one; each answer is in the store before the next item is shown.
 
     The session continues where the same annotator stopped: items with an answer or a skip in the store are done.
+    An item is a prompt with its completions: a pair of them, or what has fields of these names.
     The order on the screen depends only on seed, annotator and item. With `simulated`, the ids depend only on seed
     and answers, and no seconds are counted, so that a run can be repeated.
     Raises: InputError unless every item is a prompt with 2 to 9 completions, given once.
     """
 
-    def __init__(self, items: Sequence[tuple[str, Sequence[str]]], annotator: str,
+    def __init__(self, items: Iterable[tuple[str, Sequence[str]] | Mapping[str, Any]], annotator: str,
                  store: RankingStore | None = None, seed: int = 0, session: str | None = None,
                  simulated: bool = False) -> None:
+        if store is not None and not isinstance(store, RankingStore):
+            raise InputError(f"store is {shown(store)}: give a RankingStore(folder, annotator)")
         if not is_name(annotator) or (store is not None and store.annotator != annotator):
-            expected = f"{store.annotator!r}, as the store does" if store else "a name, in any language"
-            raise InputError(f"annotator is {annotator!r}: give {expected}")
+            expected = f"{shown(store.annotator)}, as the store does" if store else "a name, in any language"
+            raise InputError(f"annotator is {shown(annotator)}: give {expected}")
         self.annotator = annotator
         self.store = store
         self.seed = seed
         self.simulated = simulated
         self.session = session or (f"simulated-{seed}" if simulated else str(uuid.uuid4()))
         self.records: list[Ranking] = []  # written by this session, oldest first
-        self._items = _make_items(items, annotator, seed)
+        self._items = make_items(items, annotator, seed)
         self._index: int | None = None  # the item to judge now; None when all are done
         self._shown_at: float | None = None  # when it was first asked for
         self._resume()
@@ -69,9 +58,9 @@ class RankingSession:
         """Continue the annotator's history; `_acts` holds (item, id) of what can be undone, oldest first."""
         history = self.store.records() if self.store else []
         own = [record for record in history if record.annotator == self.annotator]
-        place = {item_key(item.prompt, item.completions): index for index, item in enumerate(self._items)}
+        place = {item.key: index for index, item in enumerate(self._items)}
         self._earlier = len(own)
-        self._acts = [(place[record.item], record.id) for record in current(own) if record.item in place]
+        self._acts = [(place[record.item], record.id) for record in standing(own) if record.item in place]
         self._show_next()
 
     @property
@@ -100,7 +89,7 @@ class RankingSession:
     @property
     def progress(self) -> Progress:
         """How many items the annotator has done."""
-        return Progress(len(self._acts), len(self._items))
+        return Progress(len({index for index, _ in self._acts}), len(self._items))
 
     def submit(self, ranking: Sequence[Sequence[int]]) -> Ranking:
         """Rank the current item: tie groups of positions on the screen, best first; returns the saved record.
@@ -109,10 +98,11 @@ class RankingSession:
         an error the same item is still the current one.
         """
         item = self._items[self._current_index()]
-        if not are_tie_groups(ranking, len(item.completions)):
-            raise InputError(f"ranking is {ranking!r}: give tie groups, best first, "
+        given = plain(ranking)
+        if not are_tie_groups(given, len(item.completions)):
+            raise InputError(f"ranking is {shown(ranking)}: give tie groups, best first, such as [[1], [0]], "
                              f"with each position 0 to {len(item.completions) - 1} once")
-        groups = [sorted(item.shown_order[position] for position in group) for group in ranking]
+        groups = [sorted(item.shown_order[position] for position in group) for group in given]
         return self._answer("ranking", ranking=groups)
 
     def rate(self, ratings: Sequence[int]) -> Ranking:
@@ -121,10 +111,11 @@ class RankingSession:
         Raises: InputError if they are not whole numbers from 1 to 7; NotSavedError if the record is not saved.
         """
         item = self._items[self._current_index()]
-        if not are_ratings(ratings, len(item.completions)):
-            raise InputError(f"ratings are {ratings!r}: give a whole number from 1 to 7 "
+        given = plain(ratings, floats=True)
+        if not are_ratings(given, len(item.completions)):
+            raise InputError(f"ratings are {shown(ratings)}: give a whole number from 1 to 7 "
                              f"for each of {len(item.completions)} positions")
-        by_index = [rating for _, rating in sorted(zip(item.shown_order, ratings, strict=True))]
+        by_index = [rating for _, rating in sorted(zip(item.shown_order, given, strict=True))]
         return self._answer("rating", ratings=by_index)
 
     def skip(self) -> Ranking:
@@ -133,6 +124,8 @@ class RankingSession:
 
     def undo(self) -> Ranking:
         """Take back the latest answer or skip and return to its item; repeated calls go back to the first.
+
+        Where the item has an older answer, that one holds until the item is judged again.
 
         Raises: InputError if there is nothing to undo; NotSavedError if the record is not saved.
         """
@@ -158,9 +151,10 @@ class RankingSession:
 
     def _save(self, kind: str, item: Item, **answer: Any) -> Ranking:
         seconds = 0.0 if self.simulated or self._shown_at is None else time.monotonic() - self._shown_at
+        time_now = self.store.timestamp(timestamp_now()) if self.store else timestamp_now()
         record = Ranking(id=self._new_id(kind, item, answer), kind=kind, prompt=item.prompt,
                          completions=item.completions, shown_order=item.shown_order, annotator=self.annotator,
-                         session=self.session, timestamp=timestamp_now(), seconds=round(seconds, 3), **answer)
+                         session=self.session, timestamp=time_now, seconds=round(seconds, 3), **answer)
         if self.store is not None:
             self.store.append(record)
         self.records.append(record)
@@ -192,23 +186,3 @@ def answer(session: RankingSession, judge: Judge) -> list[Ranking]:
         while (item := session.current) is not None:
             session.submit(judge(item.prompt, item.shown))
     return session.records
-
-
-def _make_items(items: Sequence[tuple[str, Sequence[str]]], annotator: str, seed: int) -> list[Item]:
-    made: dict[Any, Item] = {}
-    for number, (prompt, completions) in enumerate(items):
-        texts = list(completions)
-        if not all(isinstance(text, str) for text in (prompt, *texts)):
-            raise InputError(f"item {number} is not text: give a prompt and its completions, each a str")
-        if not 2 <= len(texts) <= 9:  # the keys 1 to 9 choose a completion
-            raise InputError(f"item {number} has {len(texts)} completions: give 2 to 9")
-        if item_key(prompt, texts) in made:
-            raise InputError(f"item {number} is given twice: give each prompt with its completions once")
-        made[item_key(prompt, texts)] = Item(prompt, texts, _shuffled(prompt, texts, annotator, seed))
-    return list(made.values())
-
-
-def _shuffled(prompt: str, texts: list[str], annotator: str, seed: int) -> list[int]:
-    order = list(range(len(texts)))
-    random.Random(repr((seed, annotator, prompt, texts))).shuffle(order)
-    return order

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from rlhf_mini import files
-from rlhf_mini.errors import InputError
-from rlhf_mini.files import NotSavedError
-from rlhf_mini.rankings.durable import DamagedLine, RankingFileWarning, append_line, read_lines
-from rlhf_mini.rankings.judgements import chronological, current, unique_by_id
+from rlhf_mini.errors import InputError, shown
+from rlhf_mini.rankings.durable import RankingFileWarning, append_line, read_lines, scan
+from rlhf_mini.rankings.judgements import BEFORE_ALL, as_records, chronological, unique_by_id
+from rlhf_mini.rankings.reading import as_path
 from rlhf_mini.rankings.record import Ranking, is_name
 
 Source = str | os.PathLike[str]
@@ -32,10 +31,12 @@ class RankingStore:
 
     def __init__(self, folder: Source, annotator: str) -> None:
         if not is_name(annotator):
-            raise InputError(f"annotator is {annotator!r}: give a name, in any language")
-        self.folder = Path(folder)
+            raise InputError(f"annotator is {shown(annotator)}: give a name, in any language")
+        self.folder = as_path("folder", folder)
         self.annotator = annotator
         self._unsynced: set[Path] | None = None  # files to sync at the end of a batch; None outside a batch
+        self._read: dict[Path, int] = {}  # the part of each file whose records `_latest` knows
+        self._latest = BEFORE_ALL  # the time of the annotator's latest record
 
     def append(self, record: Ranking | Mapping[str, Any]) -> Ranking:
         """Append a record, which is on the disk on return. Returns the record as stored.
@@ -43,10 +44,11 @@ class RankingStore:
         In a mapping, missing `id`, `annotator` and `timestamp` are filled in.
         Raises: InputError if it is not a record of this annotator; NotSavedError (an OSError) if it is not saved.
         """
-        ranking = record if isinstance(record, Ranking) else Ranking.from_mapping(self._filled_in(record))
+        filled = self._filled_in(record) if isinstance(record, Mapping) else record
+        (ranking,) = as_records([filled])
         if ranking.annotator != self.annotator:
-            raise InputError(f'"annotator" is {ranking.annotator!r}, but this store writes for '
-                             f"{self.annotator!r}: open a store for each annotator")
+            raise InputError(f'"annotator" is {shown(ranking.annotator)}, but this store writes for '
+                             f"{shown(self.annotator)}: open a store for each annotator")
         path = self.path(ranking.session)
         append_line(path, ranking.to_line(), sync=self._unsynced is None)
         if self._unsynced is not None:
@@ -56,15 +58,19 @@ class RankingStore:
     def records(self) -> list[Ranking]:
         """Every annotator's whole history in the folder, each id once, oldest first.
 
-        A line that is not a record gives a RankingFileWarning with file and line; all others are read.
+        A line that is not a record gives a RankingFileWarning with file and line; all others are read. So does a
+        folder or a pipe with the name of a ranking file.
         Raises: OSError if the folder or a file in it cannot be read.
         """
-        records = []
+        records: list[Ranking] = []
         for path in self._files():
+            if path.exists() and not path.is_file():
+                warnings.warn(f"{path} is not a file; it is left out", RankingFileWarning, stacklevel=2)
+                continue
             found, damages = read_lines(path)
             records += found
             for damage in damages:
-                _warn(damage)
+                warnings.warn(f"{damage}; this line is left out", RankingFileWarning, stacklevel=2)
         return chronological(unique_by_id(records))
 
     def _files(self) -> list[Path]:
@@ -72,6 +78,36 @@ class RankingStore:
             return sorted(path for path in self.folder.iterdir() if path.suffix == ".jsonl")
         except FileNotFoundError:  # nobody has written yet
             return []
+
+    def timestamp(self, now: str) -> str:
+        """The time for the next record: `now`, or just after the annotator's latest record if that is later.
+
+        So the order of the annotator's records is that in which they were written, even if a clock was wrong, also
+        where two processes write at the same time.
+        """
+        with contextlib.suppress(OSError):  # whoever reads or appends next is told
+            self._look_for_latest()
+        try:
+            after = (self._latest + timedelta(microseconds=1)).astimezone(UTC)
+        except OverflowError:
+            return now
+        return now if datetime.fromisoformat(now) >= after else after.isoformat(timespec="microseconds")
+
+    def _look_for_latest(self) -> None:
+        for path in self._files():
+            start = self._read.get(path, 0)
+            if path in self._read and not path.name.startswith(_hash(self.annotator)):
+                continue  # what others write is read once
+            self._read[path] = start
+            if path.is_file() and path.stat().st_size != start:
+                self._read_times(path, start if path.stat().st_size > start else 0)
+
+    def _read_times(self, path: Path, start: int) -> None:
+        for end, found in scan(path, start):
+            if isinstance(found, Ranking) and found.annotator == self.annotator:
+                self._latest = max(self._latest, found.time or self._latest)
+            if isinstance(found, Ranking) or not found.torn:
+                self._read[path] = end
 
     def path(self, session: str) -> Path:
         """The file of this annotator's records in one session."""
@@ -93,77 +129,13 @@ class RankingStore:
 
     def _filled_in(self, record: Mapping[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in record.items() if value is not None}
-        return {"id": str(uuid.uuid4()), "annotator": self.annotator, "timestamp": timestamp_now()} | given
-
-
-def load_rankings(paths: Source | Iterable[Source]) -> list[Ranking]:
-    """The records of ranking files, each id once, oldest first.
-
-    A last line that was cut off is left out with a RankingFileWarning.
-    Raises: InputError, one line, for a file that is missing, empty or damaged (it names the line), and where
-    every judgement is skipped or undone.
-    """
-    given = _as_paths(paths)
-    records = _read_files(given)
-    if not any(record.ranking for record in current(records)):
-        raise InputError(f"there is no current ranking in {', '.join(map(str, given))}: all are skipped or "
-                         "undone; give a file with rankings")
-    return records
-
-
-def save_rankings(records: Iterable[Ranking], out: Source) -> None:
-    """Write records to a new ranking file. Raises: InputError if it exists; NotSavedError if not saved."""
-    try:
-        files.create(Path(out), b"".join(record.to_line() for record in records))
-    except NotSavedError as error:
-        if error.errno != errno.EEXIST:
-            raise
-        raise InputError(f"{out} exists and is not overwritten: give a new name") from error
-
-
-def merge(paths: Source | Iterable[Source], out: Source) -> list[Ranking]:
-    """Pool ranking files of several annotators into a new one, each id once; returns the pooled records.
-
-    Raises: InputError, one line, for a file that is missing, empty or damaged, or if `out` exists.
-    """
-    records = _read_files(_as_paths(paths))
-    save_rankings(records, out)
-    return records
+        time = given.get("timestamp") or self.timestamp(timestamp_now())
+        return {"id": str(uuid.uuid4()), "annotator": self.annotator} | given | {"timestamp": time}
 
 
 def timestamp_now() -> str:
     """The time in UTC, ISO 8601, to the microsecond."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _as_paths(paths: Source | Iterable[Source]) -> list[Path]:
-    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
-
-
-def _read_files(paths: list[Path]) -> list[Ranking]:
-    if not paths:
-        raise InputError("there is no ranking file: give at least one")
-    return chronological(unique_by_id(record for path in paths for record in _read_file(path)))
-
-
-def _read_file(path: Path) -> list[Ranking]:
-    try:
-        records, damages = read_lines(path)
-    except OSError as error:
-        hint = f"give its files, {path}/*.jsonl" if path.is_dir() else "give the path of a ranking file"
-        raise InputError(f"ranking file {path} cannot be read ({error.strerror}): {hint}") from error
-    harmful = [damage for damage in damages if not damage.torn]
-    if harmful:
-        raise InputError(f"ranking file {harmful[0]}; fix or remove this line")
-    if not records:
-        raise InputError(f"ranking file {path} has no records: give a JSON Lines file with rankings")
-    for torn in damages:
-        _warn(torn)
-    return records
-
-
-def _warn(damage: DamagedLine) -> None:
-    warnings.warn(f"{damage}; this line is left out", RankingFileWarning, stacklevel=3)
 
 
 def _hash(text: str) -> str:

@@ -35,7 +35,7 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         f"reward model: accuracy {_cell(reward.get('accuracy'), '{:.1%}')} on {reward.get('pairs_test', 0)} "
         f"held-out pairs (ceiling {_cell(reward.get('accuracy_ceiling'), '{:.1%}')})",
         *(f"{name} is not known: {reason}" for name, reason in (metrics.get("reasons") or {}).items()),
-        f"report: {folder / 'report.html'}"])
+        f"report: {visible(folder / 'report.html')}"])
 
 
 def agreement_table(found: Agreement) -> str:

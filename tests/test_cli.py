@@ -152,6 +152,25 @@ def test_merge_pools_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "not saved" in refused(capsys, "merge", *files, "--out", str(tmp_path / ("n" * 300)))
 
 
+@pytest.mark.filterwarnings("default::rlhf_mini.rankings.RankingFileWarning")
+def test_merge_takes_a_folder_or_a_pattern_and_shows_names_in_one_line(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every shell replaces a pattern by the files; a name may hold what a terminal obeys."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "class").mkdir()
+    for number, name in enumerate(("\x1b[2JBo\nCem  9  99%", "小明")):
+        record = Ranking(id="\x1b[2J", prompt=str(number), completions=["a", "b"], annotator=name, ranking=[[0], [1]])
+        save_rankings([record], tmp_path / "class" / f"{number}.jsonl")
+    for number, given in enumerate(("class", "class/*.jsonl")):
+        assert main(["merge", given, "--out", f"all{number}.jsonl"]) == 0
+        told = capsys.readouterr()
+        assert "1 records" in told.out and r"'\x1b[2JBo\nCem  9  99%'" in told.out and "小明" in told.err
+        assert not {"\x1b", "\r"} & set(told.out + told.err)
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    assert "load_preferences" in refused(capsys, "merge", "pairs.jsonl", "--out", "pooled.jsonl")
+    assert "no file matches" in refused(capsys, "merge", "none/*.jsonl", "--out", "pooled.jsonl")
+
+
 def stopped_by_ctrl_c(command: list[str], out: Path, cwd: Path) -> None:
     """Start a run, press Ctrl-C when PPO has logged four iterations, and look at what it says and leaves."""
     process = subprocess.Popen([*command, "--out", str(out), "--seed", "1"], stdout=subprocess.PIPE,

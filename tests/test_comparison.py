@@ -10,7 +10,7 @@ import pytest
 
 from rlhf_mini.rankings import Ranking, agreement
 from rlhf_mini.rankings.comparison import ranks_of
-from rlhf_mini.tables import agreement_table
+from rlhf_mini.tables import agreement_table, align_columns
 
 
 def by(annotator: str, prompt: str, ranking: list[list[int]], **more: Any) -> Ranking:
@@ -101,3 +101,29 @@ def test_a_statistic_that_cannot_be_computed_says_why(records: list[Ranking], re
 def test_only_what_holds_now_counts() -> None:
     undo = Ranking(id="u", kind="undo", annotator="Ada", undoes="Ada q")
     assert agreement([*BOTH, undo]).annotators["Ada"].judged == 1
+
+
+# The table
+
+
+@pytest.mark.parametrize("name, shown", [
+    ("Ada\nBen  100  99%", r"'Ada\nBen  100  99%'"), ("\x1b[2JAda", r"'\x1b[2JAda'"), ("Ada\u2028", r"'Ada\u2028'"),
+    ("\u202eadA", r"'\u202eadA'"), ("Ada\u2066", r"'Ada\u2066'"), ("Ada\u200d", r"'Ada\u200d'"),
+    ("\u3164", r"'\u3164'"),
+    ("Ada  20  99%", "'Ada  20  99%'"), (" Ada", "' Ada'"), ("Ada ", "'Ada '"), ("Ada and Ben", "'Ada and Ben'"),
+    ("'Ada'", r"'\'Ada\''"), ("Krippendorff's alpha (ordinal): 1.00", r"'Krippendorff\'s alpha (ordinal): 1.00'"),
+    ("Ada\t20", r"'Ada\t20'"), ("A\u2003\u2003B", "'A\u2003\u2003B'"),
+    ("x" * 300, "'" + "x" * 28 + "..." + "x" * 28 + "'"),
+    *((name, name) for name in ("O'Brien", "小明", "山田\u3000太郎", "علي", "می\u200cخواهم", "José-María", "Ada (2)",
+                                "👩\u200d💻"))])
+def test_a_name_cannot_forge_a_row(name: str, shown: str) -> None:
+    table = agreement_table(agreement([by(name, "p", [[0], [1], [2]]), *BOTH])).splitlines()
+    usual = agreement_table(agreement([by("Cem", "p", [[0], [1], [2]]), *BOTH])).splitlines()
+    assert len(table) == len(usual)
+    assert sum(line.startswith(shown + " ") for line in table) >= 1
+    assert sum(shown in line for line in table) >= 3  # its row, and the pairs with both others
+
+
+def test_columns_are_aligned_where_characters_are_wide() -> None:
+    rows = align_columns([["annotator", "n"], ["小明", "1"], ["Jose\u0301", "22"]])
+    assert rows == ["annotator   n", "小明        1", "Jose\u0301       22"]

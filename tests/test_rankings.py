@@ -8,6 +8,7 @@ import sys
 import uuid
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,10 +19,14 @@ from rlhf_mini.rankings import (
     Ranking,
     RankingSession,
     RankingStore,
+    agreement,
     answer,
     chronological,
     current,
+    load_rankings,
     ranking_from_ratings,
+    save_rankings,
+    to_dataset,
     to_pairs,
     unique_by_id,
 )
@@ -73,6 +78,8 @@ def test_fields_that_are_not_ours_are_kept() -> None:
     ({"kind": "rank"}, '"kind" is \'rank\''), ({"kind": ["ranking"]}, '"kind"'),
     ({"schema_version": 2}, "update rlhf_mini"), ({"schema_version": True}, '"schema_version"'),
     ({"prompt": None}, '"prompt"'), ({"completions": ["a"]}, "two or more"),
+    ({"completions": ["a"] * 10, "ranking": [list(range(10))]}, "at most 9"),
+    ({"completions": ["a"] * 2000, "ranking": [list(range(2000))]}, "at most 9"),
     ({"completions": "ab"}, '"completions"'), ({"completions": ["a", 1]}, '"completions"'),
     ({"shown_order": [0, 0]}, '"shown_order"'), ({"shown_order": [1]}, '"shown_order"'),
     ({"ranking": [[0]]}, '"ranking"'), ({"ranking": []}, '"ranking"'), ({"ranking": [0, 1]}, '"ranking"'),
@@ -109,6 +116,12 @@ def test_any_text_survives_the_file(prompt: str, completions: list[str], annotat
                     ranking=[list(range(len(completions)))])
     assert stored.to_line().count(b"\n") == 1
     assert parse_line(stored.to_line()) == stored
+
+
+@pytest.mark.parametrize("ratings", ["47", None, 4, {"a": 4}, ["4"], [None], [float("nan")]])
+def test_what_is_no_list_of_ratings_is_named_in_one_line(ratings: Any) -> None:
+    with pytest.raises(InputError, match=r"^ratings"):
+        ranking_from_ratings(ratings)
 
 
 def test_half_a_surrogate_pair_survives_the_file() -> None:
@@ -319,17 +332,59 @@ def test_a_finished_session_says_so() -> None:
             act()
 
 
+@pytest.mark.parametrize("items", [
+    [("P", ["a", "b"])], (("P", ("a", "b")),), [["P", np.array(["a", "b"])]], (("P", list("ab")) for _ in range(1)),
+    {"P": ["a", "b"]}.items(), [{"prompt": "P", "completions": ["a", "b"]}],
+    [record("an earlier one")], [("P", (letter for letter in "ab"))]])
+def test_items_of_a_clear_meaning_are_taken(items: Any) -> None:
+    item = RankingSession(items, "Ada").current
+    assert item is not None and (item.prompt, item.completions) == ("P", ["a", "b"])
+
+
+def test_arrays_and_whole_floats_of_a_table_are_taken() -> None:
+    groups: list[Any] = [[[np.int64(3)], [np.int64(0), 1, 2]], np.array([[3], [0], [1], [2]]), ((3,), (0, 1), (2,))]
+    for given_groups in groups:
+        saved = RankingSession(ITEMS, "Ada").submit(given_groups)
+        assert saved.ranking[0] == [saved.shown_order[3]] and json.loads(saved.to_line())
+    for points in (np.array([7, 1, 4, 4]), [7.0, 1.0, 4.0, 4.0], np.array([7, 1, 4, 4.0]), (7, 1, 4, np.int8(4))):
+        saved = RankingSession(ITEMS, "Ada").rate(points)  # type: ignore[arg-type]
+        assert saved.ratings is not None and [saved.ratings[index] for index in saved.shown_order] == [7, 1, 4, 4]
+        assert all(type(rating) is int for rating in saved.ratings)
+    assert ranking_from_ratings(np.array([4, 7])) == [[1], [0]]  # type: ignore[arg-type]
+    assert record("r", completions=np.array(["a", "b"]), shown_order=np.array([1, 0])).shown_order == [1, 0]
+
+
+@pytest.mark.parametrize("call", [current, to_pairs, to_dataset, agreement, chronological, unique_by_id,
+                                  lambda records: save_rankings(records, "never written")])
+@pytest.mark.parametrize("given_instead, told", [
+    ("my.jsonl", "one text, 'my.jsonl'"), (json.loads(record("r").to_line()), "a dict with the keys 'schema_version'"),
+    (record("r"), "Ranking("), (None, "None"), (7, "7"), ([3], "3"), (["my.jsonl"], "my.jsonl"),
+    ([{"prompt": "P"}], ""), ({"a": record("r")}.keys(), "a"), (np.array(3), "array(3)")])
+def test_what_is_no_list_of_records_is_named_in_one_line(call: Any, given_instead: Any, told: str) -> None:
+    with pytest.raises(InputError) as error:
+        call(given_instead)
+    assert told in str(error.value) and len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 300
+
+
 @pytest.mark.parametrize("items, named", [
+    ([("P", "abc")], "completions is one text, 'abc'"), (("P", ["a", "b"]), "item 0 is 'P'"), ("PQ", "one text"),
+    ({"P": ["a", "b"]}, "a dict with the keys 'P'"), ([("P", {"sft": "a", "ppo": "b"})], "the keys 'sft', 'ppo'"),
+    ([{"prompt": "P", "answers": ["a", "b"]}], "the keys ['prompt', 'answers']"), (["ab"], "item 0 is 'ab'"),
+    ([("P", {"a", "b"})], "a set, which has no order"), (None, "items is None"), ([("P", ["a", None])], "is None"),
+    ([("P", "a", "b")], "give (prompt, completions)"), ([("P", ["a", float("nan")])], "completions[1] is nan"),
     ([("P", ["a"])], "item 0 has 1 completions"), ([("P", list("abcdefghij"))], "item 0 has 10"),
     ([(1, ["a", "b"])], "item 0 is not text"),
     ([("P", ["a", "b"]), ("P", ["b", "a"])], "item 1 is given twice"),
 ])
 def test_items_are_checked(items: Any, named: str) -> None:
-    with pytest.raises(InputError, match=named):
+    with pytest.raises(InputError) as error:
         RankingSession(items, "Ada")
+    assert named in str(error.value) and len(str(error.value)) < 250
 
 
 def test_the_session_needs_a_name_and_its_own_store(tmp_path: Any) -> None:
+    with pytest.raises(InputError, match="give a RankingStore"):
+        RankingSession(ITEMS, "Ada", str(tmp_path))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="a name"):
         RankingSession(ITEMS, " ")
     with pytest.raises(InputError, match="as the store does"):
@@ -364,6 +419,66 @@ def test_undo_goes_to_the_latest_act_even_if_an_earlier_item_waits(tmp_path: Any
         visited.append(session.current)
         session.skip()
     assert [item and item.prompt for item in visited] == ["Prompt 0.", "Prompt 3.", "Prompt 0."]
+
+
+def clock(monkeypatch: pytest.MonkeyPatch, year: int) -> None:
+    monkeypatch.setattr("rlhf_mini.rankings.session.timestamp_now", lambda: f"{year}-01-01T00:00:00.000000+00:00")
+
+
+@pytest.mark.parametrize("years", [(2031, 2030, 2030), (2030, 2031, 2030), (2031, 2030, 2029), (2030, 2030, 2030)])
+def test_undo_goes_back_in_the_order_of_writing_whatever_the_clocks_said(
+        tmp_path: Any, monkeypatch: pytest.MonkeyPatch, years: tuple[int, ...]) -> None:
+    for year in years:
+        clock(monkeypatch, year)
+        RankingSession(ITEMS, "Ada", RankingStore(tmp_path, "Ada")).submit([[0], [1], [2], [3]])
+    records = RankingStore(tmp_path, "Ben").records()
+    assert [act.prompt for act in records] == [f"Prompt {number}." for number in range(3)]
+    save_rankings(records[::-1], tmp_path / "pooled")
+    assert current(load_rankings(tmp_path / "pooled")) == records
+    session = RankingSession(ITEMS, "Ada", RankingStore(tmp_path, "Ada"))
+    for number in (2, 1, 0):
+        session.undo()
+        assert session.current is not None and session.current.prompt == f"Prompt {number}."
+
+
+def test_two_sessions_at_the_same_time_keep_the_order_of_writing(
+        tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, 2031)
+    RankingSession(ITEMS[:1], "Ada", RankingStore(tmp_path, "Ada")).skip()
+    clock(monkeypatch, 2030)
+    one, other = (RankingSession(ITEMS, "Ada", RankingStore(tmp_path, "Ada")) for _ in range(2))
+    written = [session.submit([[0], [1], [2], [3]]) for session in (one, other, other, one, one, other)]
+    records = RankingStore(tmp_path, "Ben").records()
+    assert records[1:] == written and len({act.timestamp for act in records}) == len(records)
+    latest = {act.prompt: act for act in written}
+    assert {act.prompt: act for act in current(records)[1:]} == latest
+    session = RankingSession(ITEMS, "Ada", RankingStore(tmp_path, "Ada"))
+    assert session.undo().undoes == written[-1].id
+
+
+def test_a_record_without_a_time_is_appended_after_the_latest_one(tmp_path: Any) -> None:
+    store = RankingStore(tmp_path, "Ada")
+    late = store.append(record("late", timestamp="2999-12-31T23:59:59.999999-02:00", session="z"))
+    act = {"prompt": "P", "completions": ["a", "b"], "ranking": [[1], [0]], "session": "a"}
+    ben = RankingStore(tmp_path, "Ben").append(act)
+    after = store.append(act)
+    assert after.timestamp == "3000-01-01T02:00:00.000000+00:00" and ben.timestamp < "2999"
+    assert current(store.records())[-1] == after and current([after, late]) == [after]
+    store.append(record("last", timestamp="9999-12-31T23:59:59.999999+00:00"))
+    assert store.append(act).timestamp  # there is no later one
+
+
+def test_after_an_undo_an_older_answer_holds_until_the_item_is_judged_again(tmp_path: Any) -> None:
+    """Two sessions at the same time have judged the same item."""
+    sessions = [RankingSession(ITEMS, "Ada", RankingStore(tmp_path, "Ada")) for _ in range(2)]
+    first, second = (session.submit([[0], [1], [2], [3]]) for session in sessions)
+    session = RankingSession(ITEMS, "Ada", RankingStore(tmp_path, "Ada"))
+    for holds in ([second], [first], []):
+        assert current(RankingStore(tmp_path, "Ada").records()) == holds
+        assert session.progress.done == len(holds) and session.can_undo == bool(holds)
+        if holds:
+            session.undo()
+            assert session.current is not None and session.current.prompt == "Prompt 0."
 
 
 def test_the_time_starts_when_the_item_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

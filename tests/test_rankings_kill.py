@@ -17,7 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_mini.rankings import Ranking, RankingFileWarning, RankingSession, RankingStore
+from rlhf_mini.rankings import (
+    Ranking,
+    RankingFileWarning,
+    RankingSession,
+    RankingStore,
+    load_rankings,
+    merge,
+    save_rankings,
+)
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL, and folders cannot be synced there")
 
@@ -137,6 +145,38 @@ def goes_on(folder: Path, session: str | None = None) -> None:
 
 
 # Kills
+
+SLOW_MERGE = """
+import os, sys, time
+from rlhf_mini.rankings import merge
+
+real = os.write
+
+def slow(file, content):
+    written = real(file, content[:1000])
+    real(1, b"some\\n")
+    time.sleep(60)
+    return written
+
+os.write = slow
+merge(sys.argv[1], sys.argv[2])
+"""
+
+
+def test_a_merge_that_is_killed_leaves_nothing_under_its_name(tmp_path: Path) -> None:
+    acts = [Ranking(id=str(number), annotator="Ada", prompt=f"P{number}", completions=["a" * 100, "b"],
+                    ranking=[[0], [1]]) for number in range(50)]
+    for folder in ("class", "out"):
+        (tmp_path / folder).mkdir()
+    save_rankings(acts, tmp_path / "class" / "ada.jsonl")
+    out = tmp_path / "out" / "pooled.jsonl"
+    command = [sys.executable, "-c", SLOW_MERGE, str(tmp_path / "class"), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as merging:
+        assert merging.stdout is not None and merging.stdout.readline() == b"some\n"
+        merging.kill()
+    assert any(out.parent.iterdir()), "nothing had been written: this test tests nothing"
+    assert not out.exists() and not list(out.parent.glob("*.jsonl"))
+    assert merge(tmp_path / "class", out) == acts == load_rankings(out.parent)
 
 
 @pytest.mark.parametrize("session", ["own", "shared"])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import random
+import re
 import stat
 import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -493,10 +496,10 @@ def test_load_names_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "skip").write_bytes(skip.to_line())
     (tmp_path / "whole").write_bytes(lines(1)[0] + b'{"id": "no newline, and not cut off"}')
     wrong = {"missing": "cannot be read", "empty": "has no records", "torn": "has no records",
-             ".": "give its files", "text": "line 1 is damaged", "skip": "no current ranking",
+             ".": "no *.jsonl in the folder", "text": "line 1 is damaged", "skip": "no current ranking",
              "whole": "line 2 is damaged"}
     for name, reason in wrong.items():
-        with pytest.raises(InputError, match=reason) as error:  # and nothing but this error
+        with pytest.raises(InputError, match=re.escape(reason)) as error:  # and nothing but this error
             load_rankings([tmp_path / name])
         assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
     with pytest.raises(InputError, match="give at least one"):
@@ -516,6 +519,135 @@ def test_merge_pools_without_overwriting(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not overwritten"):
             merge(files, out)
     assert files[0].read_bytes() == before
+
+
+def test_a_folder_and_a_pattern_stand_for_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every shell replaces a pattern by the files."""
+    (tmp_path / "class").mkdir()
+    for number, name in enumerate(("a.jsonl", "b.jsonl", "c.jsonl.torn", "d[1].jsonl")):
+        save_rankings([Ranking.from_mapping(mapping(number, annotator="Ada"))], tmp_path / "class" / name)
+    monkeypatch.chdir(tmp_path)
+    for given_path in ("class", Path("class"), "class/*.jsonl", str(tmp_path / "class" / "*.jsonl"), ["cl*/?*.jsonl"],
+                       tmp_path / "class", ["class/a.jsonl", "class"], (path for path in ["class"])):
+        assert ids(load_rankings(given_path)) == [0, 1, 3]
+    assert ids(load_rankings("class/d[1].jsonl")) == [3]  # a file of this name, not a pattern
+    assert ids(merge("class/[ab].jsonl", "pooled.jsonl")) == [0, 1]
+    for wrong, told in (("class/*.json", r"no file matches class/\*\.json"), ("class/none", "cannot be read")):
+        with pytest.raises(InputError, match=told):
+            load_rankings(wrong)
+
+
+@pytest.mark.parametrize("paths", ["", None, 3, b"x", [None], [["a"]], {"a": 1}, "\0", "n" * 300, "\ud83d", {"a"}])
+def test_what_is_no_path_is_named_in_one_line(tmp_path: Path, paths: Any) -> None:
+    for call in (load_rankings, lambda paths: merge(paths, tmp_path / "out"), lambda out: save_rankings([], out)):
+        with pytest.raises((InputError, NotSavedError)) as error:
+            call(paths)
+        assert len(str(error.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+PAIR = json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}).encode()
+
+
+@pytest.mark.parametrize("content, told", [
+    (PAIR + b"\n", "load_preferences(file"), (b"[" + PAIR + b"]", "load_preferences(file"),
+    (b"\n[" + PAIR + b"]", "a JSON array: write one object a line"), (PAIR.decode().encode("utf-16"), "UTF-16 text: save it as UTF-8"),
+    (gzip.compress(PAIR), "unpack it"), (b"PAR1\x15", "Parquet"), (b"version https://git-lfs.github.com", "lfs pull"),
+    (lines(1)[0].decode().encode("utf-16"), "UTF-16 text: save it as UTF-8")])
+def test_a_ranking_file_of_another_format_is_named(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "file.jsonl").write_bytes(content)
+    for call in (load_rankings, lambda path: merge(path, tmp_path / "out")):
+        with pytest.raises(InputError, match=re.escape(told)) as error:
+            call(tmp_path / "file.jsonl")
+        assert "file.jsonl" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_csv_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("prompt,chosen,rejected\nx,a,b\n")
+    with pytest.raises(InputError, match=r"is CSV: give from_dataset"):
+        load_rankings(tmp_path / "pairs.csv")
+
+
+# What has no end, or is no file
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no pipes with names there")
+def test_a_pipe_or_a_folder_is_no_ranking_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    store = RankingStore(tmp_path, "Ada")
+    store.append(mapping())
+    with pytest.warns(RankingFileWarning) as told:
+        assert ids(store.records()) == [0]
+    assert [re.findall(r"(\w+)\.jsonl is not a file", str(one.message)) for one in told] == [["folder"], ["pipe"]]
+    for path, why in ((tmp_path / "pipe.jsonl", "it is a pipe"), (Path("/dev/zero"), "it is a device"),
+                      (tmp_path, "it is a"), ([tmp_path / "folder.jsonl"], "no *.jsonl in")):
+        with pytest.raises(InputError, match=re.escape(why)):
+            load_rankings(path)
+
+
+def test_a_line_above_the_limit_is_named_and_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlhf_mini.rankings.reading.LONGEST_LINE", 1000)
+    monkeypatch.setattr("rlhf_mini.rankings.durable.LONGEST_LINE", 1000)
+    store = RankingStore(tmp_path, "Ada")
+    good = lines(3)
+    path = store.path("one")
+    with path.open("wb") as file:
+        file.write(good[0])
+        file.truncate(40_000_000)  # zeros, without a newline
+    tracemalloc.start()
+    store.append(mapping(1))
+    with pytest.warns(RankingFileWarning, match="line 2 is damaged: it has more than 1,000 bytes"):
+        assert ids(store.records()) == [0, 1]
+    with pytest.raises(InputError, match="line 2 is damaged: it has more than"):
+        load_rankings(path)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
+def test_a_record_that_no_file_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlhf_mini.rankings.record.LONGEST_LINE", 1000)
+    for call in (RankingStore(tmp_path, "Ada").append,
+                 lambda fields: save_rankings([{**fields, "annotator": "Ada"}], tmp_path / "out")):
+        with pytest.raises(InputError, match="give at most 1,000"):
+            call(mapping(prompt="x" * 1000))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_damaged_lines_a_hundred_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    (tmp_path / "junk.jsonl").write_bytes(lines(1)[0] + b"x\n" * 500 + lines(2)[1] + b"{")
+    records, damages = read_lines(tmp_path / "junk.jsonl")
+    assert ids(records) == [0, 1] and len(damages) == 101
+    assert damages[-1].line == 503 and damages[-1].torn and "400 others" in str(damages[-1])
+
+
+def test_an_error_leaves_no_file_locked(tmp_path: Path) -> None:
+    store = RankingStore(tmp_path, "Ada")
+    store.path("one").write_bytes(b"junk\n" + lines(1)[0])
+    with pytest.raises(InputError) as kept:
+        load_rankings(store.path("one"))
+    store.append(mapping(1))  # it would wait for ever
+    assert kept.value
+
+
+# Foreign text
+
+
+def test_warnings_and_errors_show_foreign_text_escaped(tmp_path: Path) -> None:
+    bad = "\x1b[2J\u202eBen\nAda\u2028"
+    path = tmp_path / f"{bad.replace('/', '')}.jsonl"
+    twice = [Ranking.from_mapping(mapping(annotator=name, id=bad)) for name in (bad, "小明")]
+    path.write_bytes(b"".join(act.to_line() for act in twice) + b'{"id": "\x1b[2J"}\n')
+    with pytest.warns(RankingFileWarning) as told, pytest.raises(InputError) as error:
+        RankingStore(tmp_path, "Ada").records()
+        load_rankings(path)
+    messages = [str(warning.message) for warning in told] + [str(error.value)]
+    messages += [str(damage) for damage in read_lines(path)[1]]
+    with pytest.raises(NotSavedError) as not_saved:
+        save_rankings([], path / "below")
+    messages.append(str(not_saved.value))
+    assert len(messages) == 5 and all(message.isprintable() and r"\x1b[2J" in message for message in messages)
+    assert any("小明" in message for message in messages)
 
 
 def test_a_merge_that_is_not_saved_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from rlhf_mini.files import NotSavedError
 from rlhf_mini.rankings.durable import DamagedLine, RankingFileWarning, scan
 from rlhf_mini.rankings.judgements import as_records, chronological, current, unique_by_id
 from rlhf_mini.rankings.reading import as_path, not_lines, opened
-from rlhf_mini.rankings.record import Ranking
+from rlhf_mini.rankings.record import PREFERENCES, Ranking
 from rlhf_mini.rankings.store import Source
 from rlhf_mini.texts import listed
 
@@ -68,14 +68,14 @@ def _as_paths(paths: Any) -> list[Path]:
 
 def _files_at(path: Path) -> list[Path]:
     """The files in a folder, or those that a pattern matches: not every shell replaces the pattern by them."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - a Path raises where the name is too long
         found = sorted(path.glob("*.jsonl"))
     elif not os.path.lexists(path) and glob.has_magic(str(path)):
         found = sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207 - a Path refuses absolute patterns
     else:
         return [path]
     if not found:
-        raise InputError(f"there is no *.jsonl in the folder {path}: give its files, or another folder" if path.is_dir()
+        raise InputError(f"there is no *.jsonl in the folder {path}: give its files, or another folder" if path.exists()
                          else f"no file matches {path}: give the path of a ranking file, or of a folder of them")
     return found
 
@@ -96,22 +96,25 @@ def _read_file(path: Path) -> list[Ranking]:
                 elif found.torn:
                     torn = found
                 else:
-                    raise InputError(_why_damaged(found))
+                    raise InputError(_other_format(path) or _damaged(found))
     except OSError as error:
         raise InputError(f"ranking file {path} cannot be read ({error.strerror}): give the path of a ranking "
                          "file") from error
     if not records:
-        raise InputError(f"ranking file {path} has no records: give a JSON Lines file with rankings")
+        raise InputError(_other_format(path) or
+                         f"ranking file {path} has no records: give a JSON Lines file with rankings")
     if torn:
         warnings.warn(f"{torn}; this line is left out", RankingFileWarning, stacklevel=3)
     return records
 
 
-def _why_damaged(damage: DamagedLine) -> str:
-    """What is wrong with a file: it may be of another format altogether."""
-    with opened(damage.path) as file:
-        told = not_lines(damage.path, os.read(file, 32)) if damage.line == 1 else None
-    if told:
-        return (f"ranking file {damage.path} is {told}; where it has chosen and rejected answers, "
-                "rankings.load_preferences(file, annotator) reads it")
-    return f"ranking file {damage}; fix or remove this line"
+def _other_format(path: Path) -> str | None:
+    """What is wrong with a ranking file that has no JSON Lines at all."""
+    with opened(path) as file:
+        told = not_lines(path, os.read(file, 32))
+    return told and (f"ranking file {path} is {told}; where it has chosen and rejected answers, "
+                     "rankings.load_preferences(file, annotator) reads it")
+
+
+def _damaged(damage: DamagedLine) -> str:
+    return f"ranking file {damage}" + ("" if damage.reason == PREFERENCES else "; fix or remove this line")

@@ -39,7 +39,7 @@ class DamagedLine:
 
 
 def scan(path: Path, start: int = 0) -> Generator[tuple[int, Ranking | DamagedLine], None, None]:
-    """Each record and each damaged line of one file, and where its line ends; from the place `start` on.
+    """Each record and each damaged line of one file, and up to where the file is read then; from the place `start` on.
 
     The file is locked until the end, or until the iterator is closed.
     Raises: OSError if it cannot be read, or is not a file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
@@ -32,11 +33,12 @@ def triple_of(row: Any) -> Triple:
     if chosen is None or rejected is None:
         raise InputError(_why_no_answers(row))
     prompt, chosen, rejected = (plain(value) for value in (prompt, chosen, rejected))
-    if chosen == rejected:
+    are_messages = isinstance(chosen, list) and isinstance(rejected, list)
+    read: Any = _messages if are_messages else text
+    first, second = read('"chosen"', chosen), read('"rejected"', rejected)
+    if first == second:
         raise InputError("chosen and rejected are the same")
-    if isinstance(chosen, list) and isinstance(rejected, list):
-        return _from_messages(prompt, _messages("chosen", chosen), _messages("rejected", rejected))
-    return _from_texts(row, prompt, text('"chosen"', chosen), text('"rejected"', rejected))
+    return _from_messages(prompt, first, second) if are_messages else _from_texts(row, prompt, first, second)
 
 
 def split_conversations(chosen: str, rejected: str) -> Triple:
@@ -73,7 +75,12 @@ def _repeats(prompt: str, chosen: str, rejected: str) -> bool:
 
 
 def _field(row: Mapping[Any, Any], what: str) -> Any:
-    return next((row[name] for name in NAMES[what] if row.get(name) is not None), None)
+    values = (row.get(name) for name in NAMES[what])
+    return next((value for value in values if value is not None and not _is_nan(value)), None)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)  # a gap in a table
 
 
 def _why_no_answers(row: Mapping[Any, Any]) -> str:
@@ -87,7 +94,7 @@ def _from_texts(row: Mapping[Any, Any], prompt: Any, chosen: str, rejected: str)
     if prompt is None:
         return split_conversations(chosen, rejected)
     if isinstance(prompt, list):
-        prompt = _written(_messages("prompt", prompt))
+        prompt = _written(_messages('"prompt"', prompt))
     prompt = text('"prompt"', prompt)
     if prompt == row.get("instruction") and isinstance(row.get("input"), str) and row["input"]:
         prompt = f"{prompt}\n{row['input']}"
@@ -105,7 +112,7 @@ def _from_messages(prompt: Any, chosen: list[Message], rejected: list[Message]) 
         raise InputError("chosen and rejected do not differ in one last message of the assistant alone")
     answers = ends[0][0][1], ends[1][0][1]
     if isinstance(prompt, list):
-        before = _messages("prompt", prompt)
+        before = _messages('"prompt"', prompt)
         return _written(shared if shared[:len(before)] == before else before + shared), *answers
     if prompt is not None and prompt != "":
         prompt = text('"prompt"', prompt)
@@ -124,7 +131,7 @@ def _messages(name: str, given: list[Any]) -> list[Message]:
         fields = message if isinstance(message, Mapping) else {}
         role, content = (fields.get(a, fields.get(b)) for a, b in (("role", "from"), ("content", "value")))
         if not isinstance(role, str) or role not in ROLES or not isinstance(content, str):
-            raise InputError(f'"{name}" holds {shown(message)}: give messages with a role (user, assistant or system) '
+            raise InputError(f'{name} holds {shown(message)}: give messages with a role (user, assistant or system) '
                              "and a content that is text")
         messages.append((ROLES[role], content))
     return messages

@@ -21,6 +21,7 @@ from rlhf_mini.errors import InputError, shown
 LONGEST_LINE = 10_000_000  # bytes of a ranking file, characters of a preference file
 LONGEST_ARRAY = 100_000_000  # characters of a JSON array, which cannot be read line by line
 MOST_TEXT = 1_000_000_000  # characters of a preference file, after unpacking
+MOST_LINES = 1_000_000  # of a preference file
 
 GZIP = b"\x1f\x8b"
 ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"),
@@ -62,21 +63,20 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def binary_lines(file: int, start: int = 0) -> Iterator[tuple[int, bytes | None]]:
-    """Where each line of a file ends, and the line with its newline, from the place `start` on.
+    """Up to where a file is read, and the line with its newline that ends there, from the place `start` on.
 
-    In the place of a line above LONGEST_LINE stands None.
+    In the place of a line above LONGEST_LINE stands None, as soon as so much of it is read.
     """
     os.lseek(file, start, os.SEEK_SET)
     with os.fdopen(file, "rb", closefd=False) as reader:
         end = start
         while line := reader.readline(LONGEST_LINE + 1):
             end += len(line)
-            fits = len(line) <= LONGEST_LINE
-            kept = line if fits else None
-            while not fits and line and not line.endswith(b"\n"):
+            is_long = len(line) > LONGEST_LINE
+            yield end, None if is_long else line
+            while is_long and line and not line.endswith(b"\n"):
                 line = reader.readline(LONGEST_LINE)
                 end += len(line)
-            yield end, kept
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
@@ -98,8 +98,8 @@ def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
 
 def other_format(path: Path, head: bytes) -> str | None:
     """What a file that begins with `head` is, and what to do, where it has neither JSON Lines nor a JSON array."""
-    return (next((told for mark, told in OTHER_FORMATS if head.startswith(mark)), None)
-            or TABLES.get(path.suffix.lower()))
+    told = next((told for mark, told in OTHER_FORMATS if head.startswith(mark)), None)
+    return told or (None if head.lstrip().startswith((b"{", b"[")) else TABLES.get(path.suffix.lower()))
 
 
 def not_lines(path: Path, head: bytes) -> str | None:
@@ -136,9 +136,9 @@ def _rows(text: IO[str], path: Path) -> Iterator[tuple[str, Any]]:
     for number in itertools.count(1):
         line = text.readline(LONGEST_LINE + 1)
         read += len(line)
-        if len(line) > LONGEST_LINE or read > MOST_TEXT:
-            raise InputError(f"preference file {path} is too large: give lines of at most {LONGEST_LINE:,} characters, "
-                             f"and at most {MOST_TEXT:,} in all")
+        if len(line) > LONGEST_LINE or read > MOST_TEXT or number > MOST_LINES:
+            raise InputError(f"preference file {path} is too large: give at most {MOST_LINES:,} lines of at most "
+                             f"{LONGEST_LINE:,} characters, and at most {MOST_TEXT:,} in all")
         if blank and line.lstrip().startswith("["):
             yield from _array(line + text.read(LONGEST_ARRAY), path)
             return

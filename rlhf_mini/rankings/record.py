@@ -122,7 +122,7 @@ class Ranking:
         given = {name: value for name, value in values.items() if value is not None}
         for name in ("id", "annotator"):
             if name not in given:
-                raise InputError(_PREFERENCES if {"chosen", "rejected"} <= values.keys()
+                raise InputError(PREFERENCES if {"chosen", "rejected"} <= values.keys()
                                  else f'there is no "{name}": every record needs one')
         own = {name: value for name, value in given.items() if name in _FIELDS}
         return cls(**own, extra={name: value for name, value in values.items() if name not in _FIELDS})
@@ -139,7 +139,7 @@ class Ranking:
         return line
 
 
-_PREFERENCES = ('this is no record but a preference with "chosen" and "rejected": read the file with '
+PREFERENCES = ('it is not a record but a preference with "chosen" and "rejected": read the file with '
                 "rankings.load_preferences(file, annotator), and write rankings with rankings.save_rankings")
 _FIELDS = {entry.name: entry for entry in fields(Ranking) if entry.name != "extra"}  # in file order
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from rlhf_mini import team
+from rlhf_mini import files, team
 from rlhf_mini.checkpoints import (
     check_fit,
     load_pretrained,
@@ -66,10 +66,16 @@ def plain_generation(found: GenerationConfig | None, tokenizer: Any) -> Generati
 
 @team.once
 def save_language_model(model: PreTrainedModel, tokenizer: Any, folder: str | Path) -> None:
-    """Write a transformers folder (safetensors) that any library can load; a reward model is saved the same way."""
-    with quiet_transformers():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    """Write a transformers folder (safetensors) that any library can load; a reward model is saved the same way.
+
+    Raises: NotSavedError where it cannot be written whole.
+    """
+    def save(path: Path) -> None:
+        with quiet_transformers():
+            model.save_pretrained(path)
+            tokenizer.save_pretrained(path)
+
+    files.put(Path(folder), save)
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

@@ -44,11 +44,11 @@ class Task:
         return self.reason is None
 
 
-def given_rankings(config: RunConfig, copy: Path) -> list[Ranking]:
-    """The records of the user's ranking files, if any; a resumed run reads its own copy of them."""
+def given_rankings(config: RunConfig, copy: Path | None) -> list[Ranking]:
+    """The records of the user's ranking files, if any; a resumed run reads its own copy of them, if it is whole."""
     if not config.rankings:
         return []
-    return rankings.load_rankings([copy] if copy.exists() else config.rankings)
+    return rankings.load_rankings([copy] if copy else config.rankings)
 
 
 def make_task(config: RunConfig, given: Sequence[Ranking]) -> Task:

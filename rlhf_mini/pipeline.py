@@ -18,6 +18,7 @@ from rlhf_mini.assets import asset
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import (
+    context_length,
     decode_endings,
     encode_prompts,
     load_language_model,
@@ -41,7 +42,7 @@ from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.json_files import write_json
-from rlhf_mini.run.ppo_state import load_state, save_state
+from rlhf_mini.run.ppo_state import FILE, load_state, save_state
 from rlhf_mini.run.progress import progress, run_steps
 from rlhf_mini.run.results import measure, metrics_so_far, write_results
 from rlhf_mini.run.settings import adapt_to_model, choose_sizes, fits_context
@@ -134,6 +135,9 @@ def collect_rankings(context: RunContext, sft: PreTrainedModel) -> list[Ranking]
             fitting = fits_context(sft, context.tokenizer, prompts, endings)
             items = [(prompts[i], endings[i:i + each]) for i in range(0, len(prompts), each)
                      if all(fitting[i:i + each])]
+            if not items:
+                raise InputError(f"no {each} endings of one opening fit into the model's context of "
+                                 f"{context_length(sft)} tokens, read again: give a base with a longer context")
             if team.first():
                 save_copy(ask_panel(items, config.judged_by_all, context.folder.state / "rankings", config.seed), path)
     return sorted_judgements(rankings.load_rankings(path))
@@ -203,7 +207,7 @@ def optimise(context: RunContext, arm: str, config: PPOConfig, sft: PreTrainedMo
 def start_or_continue(folder: RunFolder, arm: str, sft: PreTrainedModel, config: PPOConfig) -> PPOState:
     """The state that this arm goes on from: the saved one, if it is whole and belongs to the history."""
     state, saved = start_ppo(sft, config), folder.state / arm
-    if saved.exists():
+    if (saved / FILE).exists():
         try:
             if load_state(state, saved) != folder.history.digest(arm, state.iteration):
                 raise InputError(f"{folder.history.path} is not the history of {saved}")

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_run import shrink
+from tiny_run import make_base, numbers, shrink_constants, tiny_config
 
-from rlhf_mini import files, pipeline, rankings
+from rlhf_mini import files, pipeline
 from rlhf_mini.errors import InputError
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import RunFolder, finished_metrics
 from rlhf_mini.run.history import History
+from rlhf_mini.run.saved_config import load_config
 from rlhf_mini.run.stages import Stages
 
-NUMBERS = ("metrics.json", "history.jsonl", "samples.json", "rankings.jsonl")
 STAGES = ("sft", "rankings", "reward_model", "ppo", "ppo_no_kl", "evaluation")
 
 
@@ -30,11 +30,10 @@ STAGES = ("sft", "rankings", "reward_model", "ppo", "ppo_no_kl", "evaluation")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A small run that nothing stopped; every later run in this module is as small."""
     with pytest.MonkeyPatch.context() as patch:
-        shrink(patch, iterations=3)
-        patch.setattr(pipeline, "SAVE_EVERY", 2)
-        out = tmp_path_factory.mktemp("finished") / "run"
-        pipeline.run(RunConfig(out=out))
-        yield out
+        shrink_constants(patch)
+        folder = tmp_path_factory.mktemp("finished")
+        pipeline.run(tiny_config(make_base(folder / "base"), folder / "run"))
+        yield folder / "run"
 
 
 @pytest.fixture
@@ -46,22 +45,11 @@ def stopped(finished: Path, tmp_path: Path) -> Path:
     return out
 
 
-def numbers(out: Path) -> dict[str, Any]:
-    """All that a run has computed: metrics and history without seconds, and the bytes of its weights."""
-    metrics = json.loads((out / "metrics.json").read_text())
-    history = [json.loads(line) | {"seconds": 0} for line in (out / "history.jsonl").read_text().splitlines()]
-    records = [(r.id, r.ranking) for r in rankings.load_rankings(out / "rankings.jsonl")]
-    weights = {path: digest for path, digest in files.digests(out).items() if path.endswith(".safetensors")
-               and "state" not in path}
-    return {"metrics": {**metrics, "seconds": 0}, "history": sorted(history, key=lambda x: (x["arm"], x["iteration"])),
-            "samples": json.loads((out / "samples.json").read_text()), "rankings": records, "weights": weights}
-
-
 def resumed(out: Path) -> tuple[dict[str, Any], list[str]]:
     """The numbers of a run that is resumed, and the stages that it said are done again."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        pipeline.run(RunConfig(out=out), resume=True)
+        pipeline.run(load_config(out), resume=True)
     said = [str(warning.message) for warning in caught]
     return numbers(out), [stage for stage in STAGES if any(f"stage '{stage}' is done again" in line for line in said)]
 
@@ -89,11 +77,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "figures that are texts": (lambda out: (out / "state" / "reward_model.json").write_text('{"accuracy": "x"}'),
                                ["reward_model"]),
     "a policy removed": (lambda out: shutil.rmtree(out / "policy"), ["ppo"]),
-    "a history cut": (lambda out: cut(out / "history.jsonl"), ["ppo", "ppo_no_kl"]),
+    "a history cut": (lambda out: cut(out / "history.jsonl"), ["ppo_no_kl"]),
     "a history without its first line": (lambda out: lines_of(out / "history.jsonl", lambda x: x[1:]), ["ppo"]),
     "a history without its last line": (lambda out: lines_of(out / "history.jsonl", lambda x: x[:-1]), ["ppo_no_kl"]),
     "another number in the history": (lambda out: lines_of(out / "history.jsonl", lambda x: [
-        x[0].replace(b'"episodes": 8', b'"episodes": 9'), *x[1:]]), ["ppo"]),
+        x[0].replace(b'"episodes": 6', b'"episodes": 7'), *x[1:]]), ["ppo"]),
     "an empty evaluation": (lambda out: (out / "state" / "evaluation.json").write_text("{}"), ["evaluation"]),
     "an evaluation removed": (lambda out: (out / "state" / "evaluation.json").unlink(), ["evaluation"]),
     "stages of another shape": (lambda out: (out / "state" / "stages.json").write_text('{"sft": {"done": true}}'), []),
@@ -104,8 +92,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("damage", [pytest.param(name, marks=[] if number % 3 == 0 else pytest.mark.faults)
-                                    for number, name in enumerate(DAMAGE)])
+SOME = [pytest.param(name, marks=[] if number % 3 == 1 else pytest.mark.faults) for number, name in enumerate(DAMAGE)]
+
+
+@pytest.mark.parametrize("damage", SOME)
 def test_what_is_damaged_is_done_again_and_nothing_else(damage: str, finished: Path, stopped: Path) -> None:
     harm, again = DAMAGE[damage]
     harm(stopped)
@@ -118,7 +108,7 @@ def test_what_is_damaged_is_done_again_and_nothing_else(damage: str, finished: P
 def test_stages_after_one_that_comes_out_differently_are_done_again(finished: Path, stopped: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     (stopped / "reward_model" / "model.safetensors").unlink()
-    monkeypatch.setattr(pipeline, "NORMALISE_ON", 24)
+    monkeypatch.setattr(pipeline, "NORMALISE_ON", 24)  # as another version might
     found, said = resumed(stopped)
     assert said == ["reward_model", "ppo", "ppo_no_kl", "evaluation"]
     assert found["weights"].keys() == numbers(finished)["weights"].keys() and found != numbers(finished)
@@ -133,7 +123,7 @@ def test_a_state_of_ppo_that_cannot_be_used_lets_the_arm_begin_again(harm: str, 
         state.unlink()
         state.with_name("ppo_state.safetensors.1.tmp").write_bytes(b"half")
     elif harm == "history is shorter":
-        lines_of(stopped / "history.jsonl", lambda x: [x[0], *x[3:]])
+        lines_of(stopped / "history.jsonl", lambda x: [x[0], *x[5:]])
     elif harm == "another model":
         shutil.copy(stopped / "sft" / "model.safetensors", state)
     else:
@@ -151,7 +141,7 @@ def with_nan(path: Path) -> bytes:
 def test_a_copy_of_given_rankings_that_was_cut_is_made_again(finished: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "given.jsonl", tmp_path / "run"
     shutil.copy(finished / "rankings.jsonl", source)
-    config = RunConfig(out=out, rankings=(source,))
+    config = replace(load_config(finished), out=out, rankings=(source,))
     unbroken = pipeline.run(replace(config, out=tmp_path / "unbroken"))
     pipeline.run(config)
     (out / "metrics.json").unlink()
@@ -178,7 +168,7 @@ def test_a_link_in_a_run_is_not_written_through(name: str, stopped: Path, tmp_pa
         target.write_text("somebody's")
     place.symlink_to(target)
     with pytest.raises(InputError, match=f"{place.name} is a link"):
-        pipeline.run(RunConfig(out=stopped), resume=True)
+        pipeline.run(load_config(stopped), resume=True)
     assert list(target.iterdir()) == [] if target.is_dir() else target.read_text() == "somebody's"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from rlhf_mini.checkpoints import (
     quiet_transformers,
 )
 from rlhf_mini.consistency import check_consistency
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, shown
 from rlhf_mini.forward import use_bf16
+from rlhf_mini.texts import listed
+from rlhf_mini.texts import texts as list_of_texts
 
 EOS = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -86,25 +88,39 @@ def pad_id(tokenizer: Any) -> int:
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
-def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokens of each text as it stands: no special token is added, and none is read out of the text."""
+def encode(tokenizer: Any, texts: Iterable[str], name: str = "texts") -> list[list[int]]:
+    """Tokens of each text as it stands: no special token is added, and none is read out of the text.
+
+    Raises: InputError, which calls the texts `name`, where they are no list of texts, or one cannot be encoded.
+    """
+    texts = list_of_texts(name, texts)
     if not texts:
         return []
-    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    try:
+        return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    except (TypeError, UnicodeError) as error:  # which of the two depends on the tokenizer
+        for number, one in enumerate(texts):
+            if any("\ud800" <= letter <= "\udfff" for letter in one):
+                raise InputError(f"{name}[{number}] is {shown(one)}, with an unpaired surrogate, which UTF-8 cannot "
+                                 "encode: correct that text") from error
+        raise
 
 
-def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
-    """Tokens of each opening."""
-    return encode(tokenizer, prompts)
+def encode_prompts(tokenizer: Any, prompts: Iterable[str]) -> list[list[int]]:
+    """Tokens of each opening. Raises: InputError where they are no list of texts."""
+    return encode(tokenizer, prompts, "prompts")
 
 
-def encode_endings(tokenizer: Any, endings: Sequence[str], ended: Sequence[bool] | None = None) -> list[list[int]]:
+def encode_endings(tokenizer: Any, endings: Iterable[str], ended: Iterable[bool] | None = None) -> list[list[int]]:
     """Tokens of " " + each ending, with EOS after those that ended (by default all).
 
     Openings and endings are encoded apart, so no token spans the border and the loss can start exactly there.
+    Raises: InputError where they are no list of texts, or `ended` is not as long.
     """
-    rows = encode(tokenizer, [" " + ending for ending in endings])
-    flags = [True] * len(rows) if ended is None else ended
+    rows = encode(tokenizer, [" " + ending for ending in list_of_texts("endings", endings)], "endings")
+    flags = [True] * len(rows) if ended is None else listed("ended", ended, "a list of True and False")
+    if len(flags) != len(rows):
+        raise InputError(f"there are {len(rows)} endings and {len(flags)} of ended: give one for each ending")
     return [row + [tokenizer.eos_token_id] * bool(flag) for row, flag in zip(rows, flags, strict=True)]
 
 

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 from typing import Any
 
 from rlhf_mini.errors import InputError
+from rlhf_mini.given import text_lists
 from rlhf_mini.language_model import check_prompts, context_length, encode_endings, encode_prompts
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.tasks import Task, leaving_out, rankings_task, seed_for, without
@@ -64,6 +65,7 @@ def fits_context(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Se
 
     Sampled texts are checked too: encoded again, a text may have more tokens than were sampled.
     """
+    prompts, endings = text_lists(prompts=prompts, endings=endings)
     lengths = zip(encode_prompts(tokenizer, prompts), encode_endings(tokenizer, endings), strict=True)
     return [len(prompt) + len(ending) <= context_length(model) for prompt, ending in lengths]
 

@@ -16,6 +16,7 @@ from rlhf_mini.errors import InputError, naming, shown
 from rlhf_mini.rankings import Ranking, RankingSession
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.progress import progress
+from rlhf_mini.texts import listed
 
 TEST_SHARE = 1 / 6  # this share of the judged prompts tests the reward model
 PPO_PROMPTS = 4096
@@ -110,6 +111,7 @@ def ask_panel(items: Sequence[tuple[str, Sequence[str]]], by_all: int, folder: P
     Every annotator ranks the first `by_all` items; each other item is ranked by one annotator. What `folder` already
     holds from a stopped run is not asked again.
     """
+    items = listed("items", items, "a list of (prompt, completions)")
     panel = progress(tales.PANEL, len(tales.PANEL), "judging", lambda annotator: annotator.name)
     for number, annotator in enumerate(panel):
         mine = [item for i, item in enumerate(items) if i < by_all or i % len(tales.PANEL) == number]

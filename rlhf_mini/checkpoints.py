@@ -78,13 +78,14 @@ def text_files(name: str) -> tuple[Path, bool]:
     Raises: InputError if the name is no folder with a model, nor one of the hub.
     """
     path = Path(name)
-    from_hub = not name.strip() or not path.exists()
-    if from_hub:
-        # A hub name is "model" or "owner/model"; anything else is a path.
-        if not name.strip() or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-            raise InputError(f"there is no folder {name!r}: give the folder of a saved model, or a hub name")
-        path = hub.download(name, DOWNLOADED)
-    check_texts(path)
+    with cannot(f"{name} cannot be read"):
+        from_hub = not name.strip() or not path.exists()
+        if from_hub:
+            # A hub name is "model" or "owner/model"; anything else is a path.
+            if not name.strip() or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+                raise InputError(f"there is no folder {name!r}: give the folder of a saved model, or a hub name")
+            path = hub.download(name, DOWNLOADED)
+        check_texts(path)
     return path, from_hub
 
 
@@ -117,9 +118,11 @@ def check_config(config: Any, name: str, architectures: set[str], expected: str)
 
 @contextmanager
 def cannot(what: str) -> Iterator[None]:
-    """Turn whatever transformers raises into an InputError of one line."""
+    """Turn whatever transformers or the system raises into an InputError of one line."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:  # a damaged file can raise any exception
         raise InputError(f"{what}: {first_line(error)}") from error
 
@@ -146,9 +149,10 @@ def check_complete(model: Any, report: Any, header: Header, name: str) -> None:
         raise InputError(f"{name} has weights that its config.json leaves out (the first is {key}): save the model "
                          "again with the config that it was trained with")
     for key, parameter in model.named_parameters():
-        if header.get(key, "F32") not in FLOATS:
-            raise InputError(f"{name}: {key} is stored as {header[key]}, so it is quantised: give the model that it "
-                             "was made from")
+        stored = header.get(key) or header.get(key.removeprefix(model.base_model_prefix + "."), "F32")
+        if stored not in FLOATS:
+            raise InputError(f"{name}: {key} is stored as {stored}, so it is quantised: give the model that it was "
+                             "made from")
         if not bool(parameter.isfinite().all()):
             raise InputError(f"{name}: {key} has values that are not finite numbers: its weights are damaged or its "
                              "training has diverged; give another checkpoint")

@@ -48,22 +48,29 @@ def load_language_model(path_or_name: str | Path, bf16: bool = False) -> tuple[P
     tokenizer = load_tokenizer(path_or_name)
     check_fit(model, tokenizer, name)
     check_consistency(model, name)
-    if model.config.eos_token_id is None:
+    if in_vocabulary(model, model.config.eos_token_id) is None:
         model.config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config = plain_generation(model.generation_config, tokenizer)
+    model.generation_config = plain_generation(model, tokenizer)
     if bf16:
         use_bf16(model)
     return model, tokenizer
 
 
-def plain_generation(found: GenerationConfig | None, tokenizer: Any) -> GenerationConfig:
-    """The token ids of a model's generation settings; the tokenizer's where the model states none."""
-    ids = {name: getattr(found, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+def plain_generation(model: Any, tokenizer: Any) -> GenerationConfig:
+    """The token ids of a model's generation settings; the tokenizer's where the model states none that it has."""
+    ids = {name: in_vocabulary(model, getattr(model.generation_config, name, None))
+           for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     if ids["eos_token_id"] is None:
         ids["eos_token_id"] = tokenizer.eos_token_id
     if ids["pad_token_id"] is None:
         ids["pad_token_id"] = pad_id(tokenizer)  # else `generate` warns at every call
     return GenerationConfig(**ids)
+
+
+def in_vocabulary(model: Any, ids: Any) -> Any:
+    """The token ids, one or a list, if the model has them all; else None: nothing would ever end at such a token."""
+    rows = model.get_input_embeddings().num_embeddings
+    return ids if all(type(i) is int and 0 <= i < rows for i in (ids if isinstance(ids, list) else [ids])) else None
 
 
 @team.once

@@ -305,6 +305,8 @@ def test_half_precision_that_overflowed_is_found(broken: Path) -> None:
 def test_quantised_weights_are_called_so(broken: Path) -> None:
     rewrite(broken, lambda tensors: {key: (x * 100).to(torch.int8) for key, x in tensors.items()})
     assert "is stored as I8" in refusal(broken)
+    rewrite(broken, lambda tensors: {key.removeprefix("transformer."): x for key, x in tensors.items()})
+    assert "is stored as I8" in refusal(broken)
     edit(broken / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
     assert "has quantised weights" in refusal(broken)
 
@@ -321,6 +323,29 @@ def test_a_pad_token_without_a_row_is_named(saved: Path, broken: Path) -> None:
     shutil.copy(saved / "tokenizer_config.json", broken)
     edit(broken / "config.json", pad_token_id=320)
     assert "no row for the pad_token_id 320 of its config.json" in refusal(broken)
+
+
+def test_an_end_that_no_row_stands_for_is_that_of_the_tokenizer(broken: Path) -> None:
+    """As GPT-2's 50256 in the config of a smaller model."""
+    edit(broken / "config.json", eos_token_id=50256)
+    edit(broken / "generation_config.json", eos_token_id=[0, 50256], pad_token_id=320)
+    model, _ = load_language_model(broken)
+    assert model.config.eos_token_id == model.generation_config.eos_token_id == 0
+    assert model.generation_config.pad_token_id == 1
+
+
+def test_code_beside_a_tokenizer_is_not_run(broken: Path) -> None:
+    (broken / "own.py").write_text("raise AssertionError('run')")
+    edit(broken / "tokenizer_config.json", tokenizer_class="Own", auto_map={"AutoTokenizer": ["own.Own", "own.Own"]})
+    try:
+        load_language_model(broken)
+    except InputError as error:
+        assert "AssertionError" not in repr(error.__cause__)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a/" + "n" * 300, "a\0b", "a b", "a/b/c", "@", "-x"])
+def test_a_name_that_cannot_be_one_is_one_line(name: str) -> None:
+    refusal(name)
 
 
 @pytest.mark.parametrize("change", [

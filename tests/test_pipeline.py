@@ -317,14 +317,30 @@ def test_one_sample_has_no_standard_deviation() -> None:
         RunConfig(samples=1)
 
 
-def test_a_prompt_longer_than_the_context(config: RunConfig, tmp_path: Path) -> None:
+def test_a_run_leaves_one_odd_prompt_out(config: RunConfig, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped and continued, it goes on with the same division, although its copy does not hold that prompt."""
     records = [rankings.Ranking(id=str(i), prompt=f"Line {i} " + "word " * 200 * (i == 3),
                                 completions=["a", "b"], annotator="Ada", ranking=[[0], [1]])
                for i in range(10)]
     rankings.save_rankings(records, tmp_path / "a.jsonl")
-    with pytest.raises(InputError, match="Line 3"):
-        pipeline.run(replace(config, rankings=(tmp_path / "a.jsonl",)))
-    assert not config.out.exists()
+    config = replace(config, rankings=(tmp_path / "a.jsonl",))
+    tasks_of_runs = []
+    learn_score = pipeline.learn_score
+
+    def noting(context: Any, *others: Any) -> Any:
+        tasks_of_runs.append(context.task)
+        return learn_score(context, *others)
+
+    monkeypatch.setattr(pipeline, "learn_score", noting)
+    stop_at(monkeypatch, "PPO with KL", 1)
+    with pytest.warns(UserWarning, match="1 of 10 rankings are left out, the first with the prompt 'Line 3"), \
+            pytest.raises(KeyboardInterrupt):
+        pipeline.run(config)
+    stop_at(monkeypatch, "nowhere", 0)
+    metrics = pipeline.run(config, resume=True)
+    assert metrics["ppo"]["samples"] == config.samples
+    assert tasks_of_runs[0] == tasks_of_runs[1] and len(tasks_of_runs[0].judgements) == 9
 
 
 def test_completions_longer_than_the_context_are_left_out(config: RunConfig, tmp_path: Path,

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from rlhf_mini.assets import asset
-from rlhf_mini.checkpoints import first_line, load_tokenizer, quiet_transformers
+from rlhf_mini.checkpoints import load_tokenizer, quiet_transformers
 from rlhf_mini.consistency import probe_tokens
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, first_line
 from rlhf_mini.forward import autocast, pad_right, uses_bf16
 from rlhf_mini.reward_model import ADVICE, normalise_rows, reward_model_from, score_tokens
 

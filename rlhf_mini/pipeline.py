@@ -52,6 +52,8 @@ from rlhf_mini.sft import check_loss, mean_loss, train_sft
 RANKINGS = "rankings.jsonl"
 SAVE_EVERY = 10  # a run can continue from every tenth iteration of PPO
 NORMALISE_ON = 1024  # the reward model is normalised on so many endings of the fine-tuned model
+NOTHING_FITS = ("what the fine-tuned model writes does not fit into its context of {} tokens when it is read again: "
+                "give a base with a longer context, or one that has learnt to stop")
 POLICIES = {"ppo": "policy", "ppo_no_kl": "policy_no_kl"}  # the folder of each arm's policy
 
 
@@ -136,8 +138,7 @@ def collect_rankings(context: RunContext, sft: PreTrainedModel) -> list[Ranking]
             items = [(prompts[i], endings[i:i + each]) for i in range(0, len(prompts), each)
                      if all(fitting[i:i + each])]
             if not items:
-                raise InputError(f"no {each} endings of one opening fit into the model's context of "
-                                 f"{context_length(sft)} tokens, read again: give a base with a longer context")
+                raise InputError(NOTHING_FITS.format(context_length(sft)))
             if team.first():
                 save_copy(ask_panel(items, config.judged_by_all, context.folder.state / "rankings", config.seed), path)
     return sorted_judgements(rankings.load_rankings(path))
@@ -175,8 +176,10 @@ def normalise_on_samples(context: RunContext, sft: PreTrainedModel, model: PreTr
     """Normalise the scores of endings of the fine-tuned model; returns the standard deviation before."""
     prompts = list(islice(cycle(context.task.prompts), NORMALISE_ON))
     samples = context.sample(sft, prompts, "endings to normalise on")
-    rows = compress(zip(prompts, samples.endings, samples.ended, strict=True),
-                    fits_context(model, tokenizer, prompts, samples.endings))
+    rows = list(compress(zip(prompts, samples.endings, samples.ended, strict=True),
+                         fits_context(model, tokenizer, prompts, samples.endings)))
+    if not rows:
+        raise InputError(NOTHING_FITS.format(context_length(sft)))
     kept, endings, ended = zip(*rows, strict=True)
     return normalise(model, tokenizer, kept, endings, ended)[1]
 

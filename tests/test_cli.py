@@ -58,7 +58,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (["merge", "no_such_file.jsonl"], "--out"),
     (["seeds", "--out", "somewhere"], "--seeds"),
     (["pretrain", "--out", "somewhere", "--seed", "12345678901234567890"], "seed"),
-    (["--out", "n" * 300], "shorter name"),
+    (["--out", "n" * 300], "too long"),
 ])
 def test_bad_options_get_one_line(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str],
                                   tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,13 +93,13 @@ def test_rankings_that_nothing_can_be_learnt_from(records: list[dict[str, object
     assert reason in refused(capsys, *given) and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("file", "content"), [("metrics.json", '{"sft": {'), ("metrics.json", "{}"),
-                                               ("state/stages.json", '{"sft"')])
-def test_a_damaged_run_is_named(file: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"sft": 3}', '"\\ud800"', "NaN", "[" * 100_000])
+def test_settings_of_a_run_that_are_damaged_are_named(content: str, tmp_path: Path,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
     with RunFolder(RunConfig(out=tmp_path / "run")):
         pass
-    (tmp_path / "run" / file).write_text(content)
-    assert Path(file).name in refused(capsys, "--resume", "--out", str(tmp_path / "run"))
+    (tmp_path / "run" / "config.json").write_text(content)
+    assert "config.json" in refused(capsys, "--resume", "--out", str(tmp_path / "run"))
 
 
 def test_a_base_that_is_no_language_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

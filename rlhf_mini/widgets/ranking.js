@@ -3,7 +3,7 @@
 
 const ORDINALS = ["best", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th"];
 const RANK_KEYS = "1–9 rank from best to worst · T tie with the one before · Backspace take the latest back · "
-  + "Enter submit · S skip · U undo · ← or → move";
+  + "Enter submit · S skip · U undo · ← or → move, also a number in your order (Tab)";
 const RATE_KEYS = "1–7 rate the marked text (7 is best) · Backspace take the latest back · ← or → move · "
   + "Enter submit · S skip · U undo";
 const PATIENCE = 4000; // ms without an answer from Python, after which the person is told
@@ -52,7 +52,7 @@ function isFree(root) {
 
 function render({ model, el }) {
   const root = element("div", "rlhf-ranking", undefined, { role: "group", "aria-label": "Ranking", tabindex: "-1" });
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's own keys (3 makes a heading, D D deletes) do not work in here
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's own keys (3 makes a heading, D D deletes) stay out
   el.append(root);
 
   let view = model.get("view");
@@ -88,7 +88,7 @@ function render({ model, el }) {
     if (gone || (view.finished && !waiting)) return;
     silent = true;
     say(`${waiting ? "Not saved yet: " : ""}Python does not answer. If a cell is running, wait until it is done. `
-      + "If the kernel was restarted, run the cells above and then this cell again. What you chose here is kept.", "wrong");
+      + "If the kernel was restarted, run the cells above and then this one again. What you chose is kept.", "wrong");
   }
 
   function answered() {
@@ -182,7 +182,8 @@ function render({ model, el }) {
     const made = cards[focused] ?? find(".rlhf-closing");
     made.focus({ preventScroll: true });
     if (!scroll) return;
-    root.scrollIntoView({ block: "nearest" }); // with the opening, which stays at the top of what scrolls
+    made.style.scrollMarginTop = `${(find(".rlhf-prompt")?.offsetHeight ?? 0) + 8}px`; // the opening stays at the top
+    root.scrollIntoView({ block: "nearest" });
     made.scrollIntoView({ block: "nearest" });
   }
 

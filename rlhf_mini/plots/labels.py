@@ -66,7 +66,7 @@ def annotator_agreement(found: Agreement, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(len(names)), labels, rotation=35, ha="right", parse_math=False)  # a name may hold a dollar sign
     ax.set_yticks(range(len(names)), labels, parse_math=False)
     for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
-        label.set_fontfamily(family_for(label.get_text()))
+        label.set_fontfamily(family_for(label.get_text()) or [])  # a number has a font
     show_legend(numbers)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)

@@ -12,7 +12,8 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 
 def family_for(name: str) -> list[str] | None:
     """Installed font families that together have every character of a name, the usual one first; None without them."""
-    missing = {ord(character) for character in name if not character.isspace()} - _characters(findfont(FontProperties()))
+    usual = _characters(findfont(FontProperties()))
+    missing = {ord(character) for character in name if not character.isspace()} - usual
     families = list(mpl.rcParams["font.family"])
     for font in fontManager.ttflist if missing else ():
         if found := missing & _characters(font.fname):

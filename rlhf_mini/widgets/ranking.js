@@ -398,14 +398,21 @@ function render({ model, el }) {
     }
     changed();
     say(view.error || view.saved, view.error ? "wrong" : view.saved ? "saved" : "");
-    if (mine) goTo(0);
+    if (mine) begin();
     if (!view.finished) ask({ act: "seen" });
+  }
+
+  function begin() {
+    goTo(0, false);
+    root.scrollIntoView({ block: "nearest" });
+    root.scrollTop = 0; // the buttons stand where they stood
+    find(".rlhf-prompt")?.scrollIntoView({ block: "nearest" });
   }
 
   function appear() {
     if (gone) return;
     if (!root.isConnected) requestAnimationFrame(appear);
-    else if (!view.finished && isFree(root)) goTo(0);
+    else if (!view.finished && isFree(root)) begin();
   }
 
   // Shift + Enter in a finished widget runs the cell and chooses the next, as the message says.

@@ -57,7 +57,8 @@ def write_notebook(folder: Path, name: str, plain: bool = False, rating: bool = 
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A JupyterLab of its own: its address and its folder."""
     folder, private = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("private")
-    forms = {"cards": {}, "plain": {"plain": True}, "points": {"rating": True}, "keys": {}, "gone": {}, "looks": {}}
+    forms: dict[str, dict[str, bool]] = {
+        "cards": {}, "plain": {"plain": True}, "points": {"rating": True}, "keys": {}, "gone": {}, "looks": {}}
     for name, options in forms.items():
         write_notebook(folder, name, **options)
     places = {f"JUPYTER_{kind}_DIR": str(private / kind.lower()) for kind in ("CONFIG", "RUNTIME", "DATA")}
@@ -273,10 +274,16 @@ def test_keys_rank_at_once_and_never_edit_the_notebook(lab: tuple[str, Path], pa
     before = cells(page)
     page.wait_for_function("document.activeElement.matches('.rlhf-card')")  # nobody has clicked
     page.keyboard.press("3")
-    page.locator(".jp-MarkdownCell").click()
-    assert page.locator(".rlhf-away").is_visible()
+    for key in ("d", "d", "x", "a", "b", "m", "y", "r", "0", "0", "Shift+M", "ArrowDown", "ArrowUp", "9"):
+        page.keyboard.press(key)
+    for what in (".rlhf-submit", ".rlhf-chip"):
+        page.locator(what).focus()
+        for key in ("d", "d", "x", "a", "b", "m"):
+            page.keyboard.press(key)
+    assert (order(page), cells(page)) == (["3"], before)
     for place, key in ((".rlhf-prompt", "1"), (".rlhf-undo", "2"), (".rlhf-bar", "4")):  # Undo is disabled: no focus
         page.locator(".jp-MarkdownCell").click()
+        assert page.locator(".rlhf-away").is_visible()
         page.locator(place).click(force=True)
         assert not page.locator(".rlhf-away").is_visible()
         page.keyboard.press(key)

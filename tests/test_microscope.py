@@ -181,7 +181,8 @@ def test_warmer_means_more_kl() -> None:
 
 
 def test_nothing_is_minus_zero() -> None:
-    small: Any = dict.fromkeys(("logp", "logp_ref", "k1", "k2", "k3", "kl", "score", "reward", "value", "advantage"), -1e-5)
+    columns = ("logp", "logp_ref", "k1", "k2", "k3", "kl", "score", "reward", "value", "advantage")
+    small: Any = dict.fromkeys(columns, -1e-5)
     view = dataclasses.replace(NASTY, **small)
     axes = token_plot([view])
     try:

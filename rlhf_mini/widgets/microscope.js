@@ -12,7 +12,6 @@ function element(tag, className, text, attributes = {}) {
 function render({ model, el }) {
   const { opening, scale, tokens } = model.get("view");
   const root = element("div", "rlhf-lens", undefined, { role: "group", "aria-label": "KL microscope" });
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's own keys (3 makes a heading) stay out
   const help = `Click a token, or press ← and →. More orange is more KL; the full colour is ${scale} nats.`;
   root.append(element("p", "rlhf-lens-help", help));
   if (opening) root.append(element("p", "rlhf-lens-opening", opening, { dir: "auto" }));
@@ -26,6 +25,7 @@ function render({ model, el }) {
   const buttons = tokens.map((token, place) => {
     const made = element("button", "rlhf-token", token.label, { type: "button", title: token.title });
     made.style.backgroundColor = token.colour;
+    made.dataset.lmSuppressShortcuts = ""; // JupyterLab's own keys (3 makes a heading, D D deletes the cell) stay out
     made.addEventListener("click", () => choose(place));
     row.append(made);
     return made;

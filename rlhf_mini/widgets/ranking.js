@@ -52,7 +52,6 @@ function isFree(root) {
 
 function render({ model, el }) {
   const root = element("div", "rlhf-ranking", undefined, { role: "group", "aria-label": "Ranking", tabindex: "-1" });
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's own keys (3 makes a heading, D D deletes) stay out
   el.append(root);
 
   let view = model.get("view");
@@ -316,6 +315,13 @@ function render({ model, el }) {
   }
 
   function changed(message) {
+    if (flat().length || ratings.some(Boolean)) drafts.set(item(), { ranking: groups, ratings });
+    else drafts.remove(item());
+    drawChoices();
+    if (!silent) say(message);
+  }
+
+  function drawChoices() {
     root.querySelectorAll(".rlhf-card").forEach((made, position) => {
       const ranked = flat().includes(position);
       made.classList.toggle("rlhf-ranked", view.rating ? Boolean(ratings[position]) : ranked);
@@ -334,9 +340,6 @@ function render({ model, el }) {
     if (find(".rlhf-order")) drawOrder(find(".rlhf-order"));
     const complete = view.rating ? ratings.every(Boolean) : flat().length === view.shown.length;
     find(".rlhf-submit")?.classList.toggle("rlhf-ready", complete);
-    if (!view.finished && (flat().length || ratings.some(Boolean))) drafts.set(item(), { ranking: groups, ratings });
-    else drafts.remove(item());
-    if (!silent) say(message);
   }
 
   function say(message, kind = "") {
@@ -396,7 +399,7 @@ function render({ model, el }) {
       view.shown.forEach((text, position) => cards.append(card(text, position)));
       root.append(cards, element("p", "rlhf-keys", view.rating ? RATE_KEYS : RANK_KEYS));
     }
-    changed();
+    drawChoices();
     say(view.error || view.saved, view.error ? "wrong" : view.saved ? "saved" : "");
     if (mine) begin();
     if (!view.finished) ask({ act: "seen" });
@@ -415,22 +418,24 @@ function render({ model, el }) {
     else if (!view.finished && isFree(root)) begin();
   }
 
-  // Shift + Enter in a finished widget runs the cell and chooses the next, as the message says.
-  function passOn(event) {
-    if (!view.finished || !root.contains(event.target)) return;
-    root.toggleAttribute("data-lm-suppress-shortcuts", !(event.shiftKey && event.key === "Enter"));
+  // JupyterLab's own keys (3 makes a heading, D D deletes the cell) stay out. It asks the element that has the focus,
+  // before any of us hears of the key. Only Shift + Enter passes in a finished widget, to run on as the message says.
+  function keepOut(event) {
+    if (!root.contains(event.target)) return;
+    const passes = view.finished && event.shiftKey && event.key === "Enter";
+    for (const made of [root, event.target]) made.toggleAttribute("data-lm-suppress-shortcuts", !passes);
   }
 
   model.on("change:view", refresh);
   model.on("msg:custom", answered);
   model.on("comm_live_update", restarted);
-  window.addEventListener("keydown", passOn, true);
+  window.addEventListener("keydown", keepOut, true);
   draw(drafts.get(item()) ?? view.before);
   appear();
   return () => {
     gone = true;
     clearTimeout(timer);
-    window.removeEventListener("keydown", passOn, true);
+    window.removeEventListener("keydown", keepOut, true);
     model.off("change:view", refresh);
     model.off("msg:custom", answered);
     model.off("comm_live_update", restarted);

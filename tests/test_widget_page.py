@@ -241,6 +241,18 @@ def test_what_is_chosen_outlives_a_kernel_that_does_not_answer(open_widget: Open
     assert order(page) == []  # it was saved, so the page has forgotten it
 
 
+def test_an_answer_to_an_earlier_message_is_not_taken_for_that_to_the_latest(open_widget: Open) -> None:
+    page = open_widget(shown=["one", "two"])
+    for key in ("1", "2", "Enter"):
+        page.keyboard.press(key)
+    page.evaluate("reply({act: 'seen', to: 0})")
+    page.keyboard.press("1")  # the submitted order stays: its own answer is still to come
+    assert order(page) == ["1", "2"]
+    page.evaluate("become({turn: 1, saved: 'ranking saved', prompt: 'Next.'})")
+    page.evaluate("become({turn: 2, saved: 'undo saved', prompt: 'Prompt.'})")
+    assert order(page) == []  # no leftover of what was saved
+
+
 def test_a_kernel_that_answers_late_is_believed(open_widget: Open) -> None:
     page = open_widget()
     page.keyboard.press("1")

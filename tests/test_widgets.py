@@ -75,10 +75,12 @@ def test_after_a_restart_the_widget_goes_on_where_the_person_was(tmp_path: Path)
 
 
 def test_messages_of_the_page_are_acts() -> None:
-    widget = RankingWidget(session())
+    widget, replies = RankingWidget(session()), list[dict[str, Any]]()
+    widget.send = replies.append
     widget._receive(widget, {"act": "skip", "turn": 0}, [])
     widget._receive(widget, "noise", [])
     assert widget.view["done"] == 1
+    assert replies == [{"act": "skip", "to": 0, "error": ""}]
 
 
 def test_undo_gives_the_order_back_to_be_corrected(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ function render({ model, el }) {
   }
 
   function send(act, more = {}) {
-    waiting = { act, item: item() };
+    waiting = { act, turn: view.turn, item: item() };
     ask({ act, ...more });
     if (silent) unanswered();
   }
@@ -90,7 +90,8 @@ function render({ model, el }) {
       + "If the kernel was restarted, run the cells above and then this one again. What you chose is kept.", "wrong");
   }
 
-  function answered() {
+  function answered({ act, to } = {}) {
+    if (waiting && act && (act !== waiting.act || to !== waiting.turn)) return; // the answer to an earlier message
     clearTimeout(timer);
     refresh();
     if (view.error) say(view.error, "wrong"); // the same item, and what was ranked, stay as they are
@@ -409,7 +410,9 @@ function render({ model, el }) {
     goTo(0, false);
     root.scrollIntoView({ block: "nearest" });
     root.scrollTop = 0; // the buttons stand where they stood
-    find(".rlhf-prompt")?.scrollIntoView({ block: "nearest" });
+    const seen = [root, find(".rlhf-card"), find(".rlhf-prompt")].map((made) => made?.getBoundingClientRect());
+    const [own, first, opening] = seen;
+    if (first && first.top + 60 > own.bottom) root.scrollTop = first.top - own.top - opening.height - 8; // little room
   }
 
   function appear() {

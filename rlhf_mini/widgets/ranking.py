@@ -47,7 +47,7 @@ class RankingWidget(anywidget.AnyWidget):
         if isinstance(content, dict):
             self.view = self.controller.handle(content)
             # Always reply, even if the view has not changed.
-            self.send({"turn": self.controller.turn, "error": self.controller.error})
+            self.send({"act": content.get("act"), "to": content.get("turn"), "error": self.controller.error})
 
 
 def ranking_widget(session: RankingSession, rating: bool = False, plain: bool = False) -> RankingWidget | PlainRanking:

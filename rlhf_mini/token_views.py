@@ -83,18 +83,18 @@ def view_tokens(policy: nn.Module, reference: nn.Module, rollout: Rollout, row: 
 
 
 def describe(view: TokenView, kl_coef: float) -> list[str]:
-    """The numbers of one token as plain sentences."""
-    reward = f"Reward {view.reward:+.3f}: -{kl_coef:g} x k1"
+    """The numbers of one token as plain sentences; what rounds to 0 has no minus."""
+    reward = f"Reward {view.reward:+z.3f}: -{kl_coef:g} x k1"
     if view.score:
-        reward += f", plus {view.score:+.2f}, the reward model's score of the whole ending"
+        reward += f", plus {view.score:+z.2f}, the reward model's score of the whole ending"
     outcome = "better" if view.advantage > 0 else "worse"
     return [
-        f"{view.label!r} had {math.exp(view.logp):.1%} under the policy ({view.logp:.2f} nats) and "
-        f"{math.exp(view.logp_ref):.1%} under the reference ({view.logp_ref:.2f} nats).",
-        f"Estimates from this token alone: k1 {view.k1:+.3f}, k2 {view.k2:.3f}, k3 {view.k3:.3f} nats. "
-        f"Exact KL, over every token that was possible here: {view.kl:.3f} nats.",
+        f"{view.label!r} had {math.exp(view.logp):.1%} under the policy ({view.logp:z.2f} nats) and "
+        f"{math.exp(view.logp_ref):.1%} under the reference ({view.logp_ref:z.2f} nats).",
+        f"Estimates from this token alone: k1 {view.k1:+z.3f}, k2 {view.k2:z.3f}, k3 {view.k3:z.3f} nats. "
+        f"Exact KL, over every token that was possible here: {view.kl:z.3f} nats.",
         f"{reward}.",
-        f"Value {view.value:+.2f}: the reward that was expected from here on. Advantage {view.advantage:+.2f}: this "
+        f"Value {view.value:+z.2f}: the reward that was expected from here on. Advantage {view.advantage:+z.2f}: this "
         f"token and what followed were {outcome} than that.",
         f"The policy's most likely tokens here: {_listed(view.policy_choices)}.",
         f"The reference's most likely tokens here: {_listed(view.reference_choices)}.",

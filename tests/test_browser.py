@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,12 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from browsing import chromium, skip_without_browser
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from rlhf_mini.rankings import Ranking, RankingStore, current
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-REQUIRED = os.environ.get("RLHF_MINI_BROWSER") == "required"  # set by .ci/run: there, a skip would hide a missing part
+skip_without_browser()
+
 ROOT = Path(__file__).parent.parent
 TOKEN = "test"
 PATIENCE = 120_000  # ms; a busy machine takes its time
@@ -30,46 +32,34 @@ READY = """async () => {
     await context.session.kernel.info;
     return context.session.kernel.status === "idle";
 }"""
+THEMES = ("JupyterLab Light", "JupyterLab Dark")
 HOSTILE = ['<img src=x onerror="window.hacked=1">', "**bold** <script>window.hacked=2</script>", "plain", "<b>b</b>"]
 CELL = """
 from rlhf_mini.rankings import RankingSession, RankingStore
 from rlhf_mini.widgets import ranking_widget
 items = [("Hostile.", {hostile!r})] + [(f"Prompt {{i}}.", [f"Text {{i}}{{c}}" for c in "abcd"]) for i in range(1, 13)]
 store = RankingStore("rankings-{name}", "Ada")
-ranking_widget(RankingSession(items, "Ada", store), plain={plain}, rating={rating})
+session = RankingSession(items, "Ada", store)
+ranking_widget(session, plain={plain}, rating={rating})
 """
-
-
-def missing() -> str:
-    """Why the browser tests cannot run here; empty if they can."""
-    if not CHROMIUM:
-        return "no chromium on the PATH"
-    try:
-        import jupyterlab  # noqa: F401
-        import playwright  # noqa: F401
-    except ImportError as error:
-        return str(error)
-    return ""
-
-
-if (why := missing()) and not REQUIRED:
-    pytest.skip(f"browser tests need JupyterLab, Playwright and Chromium: {why}", allow_module_level=True)
+TEXT = "A text that stays as it is. " * 40
 
 
 def write_notebook(folder: Path, name: str, plain: bool = False, rating: bool = False) -> None:
+    """A notebook whose first cell shows a form, with a text and a cell to run below it."""
     source = CELL.format(hostile=HOSTILE, name=name, plain=plain, rating=rating).strip()
-    cell: dict[str, Any] = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {},
-                            "outputs": [], "source": source}
-    notebook = {"cells": [cell], "metadata": {"kernelspec": {
-        "display_name": "Python 3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
-    (folder / f"{name}.ipynb").write_text(json.dumps(notebook))
+    cells = [new_code_cell(source), new_markdown_cell(TEXT), new_code_cell("1 + 1")]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / f"{name}.ipynb")
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A JupyterLab of its own: its address and its folder."""
     folder, private = tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("private")
-    for name, options in {"cards": {}, "plain": {"plain": True}, "points": {"rating": True}}.items():
+    forms: dict[str, dict[str, bool]] = {
+        "cards": {}, "plain": {"plain": True}, "points": {"rating": True}, "keys": {}, "gone": {}, "looks": {}}
+    for name, options in forms.items():
         write_notebook(folder, name, **options)
     places = {f"JUPYTER_{kind}_DIR": str(private / kind.lower()) for kind in ("CONFIG", "RUNTIME", "DATA")}
     environment = {**os.environ, **places, "PYTHONPATH": str(ROOT), "HOME": str(private)}
@@ -103,12 +93,8 @@ def address(runtime: Path, server: subprocess.Popen[bytes]) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
@@ -124,8 +110,8 @@ def opened(page: Any, lab: tuple[str, Path], name: str) -> None:
     run_cell(page)
 
 
-def run_cell(page: Any) -> None:
-    """Run the one cell of a notebook without outputs, until it has run.
+def run_cell(page: Any, keys: str = "Shift+Enter") -> None:
+    """Run the first cell of a notebook without outputs, until it has run.
 
     On a busy machine JupyterLab may lose sight of a kernel that it has just started. Then it drops the cell, or asks
     which kernel to take; a person would take the one offered and run the cell again.
@@ -142,7 +128,7 @@ def run_cell(page: Any) -> None:
             break
         with suppress(TimeoutError):  # such a question came in between
             code.locator(".cm-content").click(timeout=5000)
-            page.keyboard.press("Control+Enter")
+            page.keyboard.press(keys)
             page.wait_for_timeout(1000)
     page.locator(".jp-OutputArea-output").first.wait_for()
 
@@ -258,3 +244,173 @@ def test_rating_by_keyboard(lab: tuple[str, Path], page: Any) -> None:
     (record,) = held(lab, "points")
     assert [(record.ratings or [])[index] for index in record.shown_order] == [7, 1, 4, 4]
     assert by_position(record) == [[0], [2, 3], [1]]
+
+
+def cells(page: Any) -> list[Any]:
+    """Kind and text of each cell of the open notebook."""
+    return list(page.evaluate("""window.jupyterapp.shell.currentWidget.content.widgets.map(
+        cell => [cell.model.type, cell.model.sharedModel.getSource()])"""))
+
+
+def order(page: Any) -> list[str]:
+    return list(page.locator(".rlhf-chip").all_inner_texts())
+
+
+def has_focus(page: Any, what: str) -> bool:
+    return bool(page.evaluate("what => document.activeElement.matches(what)", what))
+
+
+def run_code(page: Any, code: str) -> None:
+    """Write this into the last cell and run it."""
+    page.locator(".jp-CodeCell").last.locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.type(code)
+    page.keyboard.press("Control+Enter")
+
+
+def test_keys_rank_at_once_and_never_edit_the_notebook(lab: tuple[str, Path], page: Any) -> None:
+    opened(page, lab, "keys")
+    page.locator(".rlhf-card").first.wait_for()
+    before = cells(page)
+    page.wait_for_function("document.activeElement.matches('.rlhf-card')")  # nobody has clicked
+    page.keyboard.press("3")
+    for key in ("d", "d", "x", "a", "b", "m", "y", "r", "0", "0", "Shift+M", "ArrowDown", "ArrowUp", "9"):
+        page.keyboard.press(key)
+    for what in (".rlhf-submit", ".rlhf-chip"):
+        page.locator(what).focus()
+        for key in ("d", "d", "x", "a", "b", "m"):
+            page.keyboard.press(key)
+    assert (order(page), cells(page)) == (["3"], before)
+    for place, key in ((".rlhf-prompt", "1"), (".rlhf-undo", "2"), (".rlhf-bar", "4")):  # Undo is disabled: no focus
+        page.locator(".jp-MarkdownCell").click()
+        assert page.locator(".rlhf-away").is_visible()
+        page.locator(place).click(force=True)
+        assert not page.locator(".rlhf-away").is_visible()
+        page.keyboard.press(key)
+    assert order(page) == ["3", "1", "2", "4"]
+    page.keyboard.press("Enter")
+    waits_for(page, 1)
+    for done in range(2, 14):
+        page.keyboard.press("s")
+        waits_for(page, done)
+    assert has_focus(page, ".rlhf-closing")
+    for key in ("Enter", "Enter", "3", "d", "d", "x", "m"):
+        page.keyboard.press(key)
+    assert "run the cells below" in page.locator(".rlhf-closing").inner_text()
+    assert (len(held(lab, "keys")), cells(page)) == (13, before)
+
+    for done in range(12, -1, -1):
+        page.keyboard.press("u")
+        waits_for(page, done)
+    assert order(page) == ["3", "1", "2", "4"]  # to be corrected
+    page.locator(".rlhf-chip").nth(1).focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    waits_for(page, 1)
+    assert by_position(held(lab, "keys")[-1]) == [[0], [2], [1], [3]]
+    assert cells(page) == before
+
+
+def test_who_types_elsewhere_is_not_interrupted(lab: tuple[str, Path], page: Any) -> None:
+    opened(page, lab, "keys")
+    run_code(page, "import time; time.sleep(3); from IPython.display import display; display(ranking_widget(session))")
+    page.keyboard.press("Enter")
+    page.keyboard.type("# a thought")
+    page.locator(".rlhf-ranking").nth(1).wait_for()
+    page.keyboard.type(", to its end")
+    assert cells(page)[-1][1].endswith("# a thought, to its end")
+    assert page.get_by_text("Click here, then type").count() == 2
+
+
+def test_without_a_kernel_the_widget_says_so_and_loses_nothing(lab: tuple[str, Path], page: Any) -> None:
+    opened(page, lab, "gone")
+    page.locator(".rlhf-card").first.wait_for()
+    for key in "24":
+        page.keyboard.press(key)
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    status = page.locator(".rlhf-status")
+    status.get_by_text("Python does not answer").wait_for()
+    for key in ("1", "3", "Enter"):
+        page.keyboard.press(key)
+    status.get_by_text("Not saved yet").wait_for()
+    assert "run the cells above and then this one again" in status.inner_text()
+    assert order(page) == ["2", "4", "1", "3"] and held(lab, "gone") == []
+
+    page.wait_for_function(READY)
+    page.locator(".cm-content").first.click()
+    page.keyboard.press("Shift+Enter")
+    page.wait_for_function("document.querySelector('.rlhf-status')?.textContent === ''")  # the new widget
+    assert order(page) == ["2", "4", "1", "3"]
+    page.keyboard.press("Enter")
+    waits_for(page, 1)
+    assert by_position(held(lab, "gone")[0]) == [[1], [3], [0], [2]]
+
+    run_code(page, "while not session.done: session.skip()")  # as where a simulated taste judges in a person's place
+    waits_for(page, 13)
+    assert "All 13 are done and saved" in page.locator(".rlhf-closing").inner_text()
+    assert page.locator(".rlhf-submit").count() == 0
+
+
+CONTRASTS = """() => {
+    const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1}).getContext("2d");
+    const paint = (colour) => { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); };
+    const light = () => [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((c) => c / 255)
+        .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const found = [];
+    for (const made of document.querySelectorAll(".rlhf-ranking *")) {
+        const own = [...made.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+        if (!own || !made.checkVisibility() || made.disabled) continue;
+        const parents = [];
+        for (let up = made; up; up = up.parentElement) parents.unshift(up);
+        parents.forEach((up) => paint(getComputedStyle(up).backgroundColor));
+        const back = light();
+        paint(getComputedStyle(made).color);
+        const [low, high] = [back, light()].sort((a, b) => a - b);
+        found.push([made.className, made.textContent.slice(0, 20), (high + 0.05) / (low + 0.05)]);
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("name", ["looks", "points"])
+def test_every_text_is_legible_in_both_themes(lab: tuple[str, Path], page: Any, name: str) -> None:
+    opened(page, lab, name)
+    page.locator(".rlhf-card").first.wait_for()
+    seen = set()
+    for theme in THEMES:
+        page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        page.wait_for_function("light => document.body.dataset.jpThemeLight === light",
+                               arg=str(theme == THEMES[0]).lower())
+        for act in ("", "13t2", "4", "Backspace", "Enter"):
+            for key in [act] if len(act) > 4 else act:
+                page.keyboard.press(key)
+            page.wait_for_timeout(300)  # transitions of colour
+            found = page.evaluate(CONTRASTS)
+            seen |= {what for classes, _, _ in found for what in classes.split()}
+            assert [each for each in found if each[2] < 4.5] == [], (theme, act)
+        page.locator(".jp-MarkdownCell").click()
+        assert [each for each in page.evaluate(CONTRASTS) if each[2] < 4.5] == [], theme
+        page.locator(".rlhf-prompt").click()
+    expected = {"rlhf-point"} if name == "points" else {"rlhf-badge", "rlhf-chip", "rlhf-separator"}
+    assert {"rlhf-wrong", "rlhf-number", "rlhf-keys", "rlhf-prompt"} | expected <= seen
+
+
+def test_at_200_percent_the_opening_stays_in_sight(lab: tuple[str, Path], browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 600, "height": 450}, device_scale_factor=2)
+    page.set_default_timeout(PATIENCE)
+    opened(page, lab, "looks")
+    page.locator(".rlhf-card").first.wait_for()
+    for key in ("", "ArrowRight", "ArrowRight", "ArrowRight", "1", "2", "4", "ArrowLeft"):
+        if key:
+            page.keyboard.press(key)
+        for what in (".rlhf-prompt", ".rlhf-card:focus"):
+            page.wait_for_function("""what => {
+                const made = document.querySelector(what).getBoundingClientRect();
+                const sight = document.querySelector(".jp-WindowedPanel-outer").getBoundingClientRect();
+                const own = document.querySelector(".rlhf-ranking").getBoundingClientRect();
+                const [top, bottom] = [Math.max(sight.top, own.top), Math.min(sight.bottom, own.bottom)];
+                return made.top >= top - 1 && made.top + Math.min(made.height, 40) <= bottom + 1;
+            }""", arg=what)
+    assert page.evaluate("document.querySelector('.rlhf-ranking').scrollWidth <= innerWidth")
+    page.close()

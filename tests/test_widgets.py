@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 import pytest
 
-from rlhf_mini.rankings import RankingSession, RankingStore
+from rlhf_mini.rankings import RankingSession, RankingStore, answer
 from rlhf_mini.widgets import PlainRanking, RankingController, RankingWidget, ranking_widget
 from rlhf_mini.widgets.plain import groups
 
@@ -75,10 +75,72 @@ def test_after_a_restart_the_widget_goes_on_where_the_person_was(tmp_path: Path)
 
 
 def test_messages_of_the_page_are_acts() -> None:
-    widget = RankingWidget(session())
+    widget, replies = RankingWidget(session()), list[dict[str, Any]]()
+    widget.send = replies.append
     widget._receive(widget, {"act": "skip", "turn": 0}, [])
     widget._receive(widget, "noise", [])
     assert widget.view["done"] == 1
+    assert replies == [{"act": "skip", "to": 0, "error": ""}]
+
+
+def test_undo_gives_the_order_back_to_be_corrected(tmp_path: Path) -> None:
+    controller = RankingController(session(tmp_path))
+    controller.handle({"act": "submit", "ranking": [[2], [0, 1]]})
+    assert controller.view()["before"] is None
+    view = controller.handle({"act": "undo"})
+    assert view["before"] == {"ranking": [[2], [0, 1]]}
+    assert controller.handle({"act": "skip"})["before"] is None
+    assert controller.handle({"act": "undo"})["before"] is None  # a skip has no order
+
+
+def test_undo_gives_an_order_of_an_earlier_session_back(tmp_path: Path) -> None:
+    RankingController(session(tmp_path)).handle({"act": "submit", "ranking": [[1], [2], [0]]})
+    again = RankingController(RankingSession([(prompt, texts[::-1]) for prompt, texts in ITEMS], "Ada",
+                                             RankingStore(tmp_path, "Ada"), seed=5))
+    before, item = again.handle({"act": "undo"})["before"], again.session.current
+    first = session(None).current
+    assert item is not None and first is not None
+    assert [item.shown[position] for (position,) in before["ranking"]] == [first.shown[i] for i in (1, 2, 0)]
+
+
+def test_undo_gives_points_back() -> None:
+    controller = RankingController(session(), rating=True)
+    controller.handle({"act": "submit", "ratings": [7, 1, 4]})
+    assert controller.handle({"act": "undo"})["before"]["ratings"] == [7, 1, 4]
+
+
+def test_equal_texts_come_back_each_to_a_place_of_its_own() -> None:
+    controller = RankingController(RankingSession([("P", ["same", "same", "other"])], "Ada"))
+    controller.handle({"act": "submit", "ranking": [[0], [1], [2]]})
+    ranking = controller.handle({"act": "undo"})["before"]["ranking"]
+    assert sorted(position for group in ranking for position in group) == [0, 1, 2]
+
+
+def test_a_widget_follows_a_session_that_a_program_moves_on() -> None:
+    shared = session()
+    cards, form = RankingWidget(shared), PlainRanking(shared)
+    answer(shared, lambda prompt, shown: [[0], [1], [2]])
+    assert cards.view["finished"] and cards.view["turn"] == 3 and cards.view["done"] == 3
+    assert form.buttons["Submit"].disabled and not form.choices
+
+
+def test_an_answer_never_reaches_an_item_that_the_person_did_not_see() -> None:
+    controller = RankingController(session())
+    seen = controller.view()
+    controller.session.skip()  # by a program, or in another widget
+    view = controller.handle({"act": "submit", "turn": seen["turn"], "ranking": [[0], [1], [2]]})
+    assert (view["done"], view["prompt"]) == (1, "Prompt 1.")
+    assert [record.kind for record in controller.session.records] == ["skip"]
+
+
+@pytest.mark.parametrize("folder", ["rankings", ""])
+def test_the_end_says_what_is_saved_and_what_to_run_next(tmp_path: Path, folder: str) -> None:
+    controller = RankingController(session(tmp_path / folder if folder else None))
+    answer(controller.session, lambda prompt, shown: [[0, 1, 2]])
+    closing = controller.view()["closing"]
+    assert closing.startswith("All 3 are done and saved." if folder else "All 3 are done and kept in memory only.")
+    assert "run the cells below" in closing
+    assert "run the cells below" in RankingController(RankingSession([], "Ada")).view()["closing"]
 
 
 def test_rating_becomes_points_and_a_ranking() -> None:
@@ -98,7 +160,7 @@ def test_the_widget_finishes() -> None:
 
 def test_nothing_is_fetched_from_elsewhere() -> None:
     here = Path(__file__).parent.parent / "rlhf_mini" / "widgets"
-    for name in ("ranking.js", "ranking.css"):
+    for name in ("ranking.js", "ranking.css", "microscope.js", "microscope.css"):
         text = (here / name).read_text()
         assert "http" not in text and "import" not in text and "innerHTML" not in text
 
@@ -127,6 +189,24 @@ def test_the_plain_form_shows_text_as_text() -> None:
 
     html = " ".join(walk(PlainRanking(session())))
     assert "&lt;b&gt;three" in html and "<b>three" not in html
+
+
+def test_the_plain_form_keeps_its_buttons_and_brings_choices_back() -> None:
+    form = PlainRanking(session())
+    row = form.children[0]
+    form.act(act="submit", ranking=[[2], [0, 1]])
+    form.act(act="undo")
+    assert form.children[0] is row  # what has the focus stays in the page
+    assert [choice.value for choice in form.choices] == [2, 2, 1]
+    points = PlainRanking(session(), rating=True)
+    points.act(act="submit", ratings=[7, 1, 4])
+    points.act(act="undo")
+    assert [choice.value for choice in points.choices] == [7, 1, 4]
+
+
+def test_the_plain_form_leaves_the_direction_to_the_text() -> None:
+    form = PlainRanking(RankingSession([("קמיל מצא תוף.", ["הוא ניגן בו.", "one."])], "Ada"))
+    assert all('dir="auto"' in part.value for part in (form.children[2], form.children[4].children[0]))
 
 
 @pytest.mark.parametrize(("places", "wanted"), [

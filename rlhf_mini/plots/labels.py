@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from rlhf_mini.errors import InputError
+from rlhf_mini.plots.names import family_for, numbered, show_legend
 from rlhf_mini.plots.style import Style, labelled_axes, legend_or_note, number
 from rlhf_mini.rankings import Agreement
 
@@ -39,7 +40,10 @@ def calibration(bins: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Ax
 
 
 def annotator_agreement(found: Agreement, ax: Axes | None = None) -> Axes:
-    """A matrix of annotators: of the pairs of texts that both ordered, the share ordered in the same way."""
+    """A matrix of annotators: of the pairs of texts that both ordered, the share ordered in the same way.
+
+    A name that no installed font can draw becomes a number, and who that is stands in a legend beside the picture.
+    """
     names = list(found.annotators)
     if not names:
         raise InputError("there are no judgements to compare: give the agreement of some rankings")
@@ -57,8 +61,13 @@ def annotator_agreement(found: Agreement, ax: Axes | None = None) -> Axes:
         text = f"{table[i, j]:.0%}" if is_known else "" if i == j else "n/a"
         ax.text(j, i, text, ha="center", va="center", fontsize=9,
                 color="white" if is_known and table[i, j] < 0.75 else "#111111")
-    ax.set_xticks(range(len(names)), names, rotation=35, ha="right", parse_math=False)  # a name may hold a dollar sign
-    ax.set_yticks(range(len(names)), names, parse_math=False)
+    numbers = numbered(names)
+    labels = [numbers.get(name, name) for name in names]
+    ax.set_xticks(range(len(names)), labels, rotation=35, ha="right", parse_math=False)  # a name may hold a dollar sign
+    ax.set_yticks(range(len(names)), labels, parse_math=False)
+    for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        label.set_fontfamily(family_for(label.get_text()) or [])  # a number has a font
+    show_legend(numbers)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)

@@ -26,12 +26,12 @@ def token_plot(views: Sequence[TokenView]) -> NDArray[Any]:
     axes[0].plot(places, [v.logp for v in views], color=policy.color, marker=policy.marker, markersize=4,
                  linewidth=1.4, label="policy")
     exact, k1 = sum(v.kl for v in views), sum(v.k1 for v in views)
-    _row(axes[1], f"KL of the ending: exact {exact:.2f} nats, k1 {k1:+.2f} nats", "nats")
+    _row(axes[1], f"KL of the ending: exact {exact:z.2f} nats, k1 {k1:+z.2f} nats", "nats")
     axes[1].bar(places, [v.kl for v in views], color="#D55E00", label="exact, at each token")
     axes[1].plot(places, [v.k1 for v in views], color="#000000", linestyle="none", marker="_", markersize=9,
                  markeredgewidth=1.6, label="k1, which the reward uses")
     _row(axes[2], f"Reward: the KL penalty on each token, plus the score on the last; sum "
-                  f"{sum(v.reward for v in views):+.2f}", "score")
+                  f"{sum(v.reward for v in views):+z.2f}", "score")
     axes[2].bar(places, [v.reward for v in views], color="#009E73")
     _row(axes[3], "Value and advantage", "score")
     axes[3].bar(places, [v.advantage for v in views], color="#56B4E9", label="advantage: better than expected?")

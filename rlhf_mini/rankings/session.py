@@ -49,6 +49,7 @@ class RankingSession:
         self.simulated = simulated
         self.session = session or (f"simulated-{seed}" if simulated else str(uuid.uuid4()))
         self.records: list[Ranking] = []  # written by this session, oldest first
+        self.watchers: list[Callable[[], None]] = []  # called after each act, whoever acted: forms show the new item
         self._items = make_items(items, annotator, seed)
         self._index: int | None = None  # the item to judge now; None when all are done
         self._shown_at: float | None = None  # when it was first asked for
@@ -135,6 +136,7 @@ class RankingSession:
         record = self._save("undo", self._items[index], undoes=undone)
         self._acts.pop()
         self._show(index)
+        self._tell_watchers()
         return record
 
     def _current_index(self) -> int:
@@ -147,6 +149,7 @@ class RankingSession:
         record = self._save(kind, self._items[index], **answer)
         self._acts.append((index, record.id))
         self._show_next()
+        self._tell_watchers()
         return record
 
     def _save(self, kind: str, item: Item, **answer: Any) -> Ranking:
@@ -166,6 +169,10 @@ class RankingSession:
         act = self._earlier + len(self.records)  # the same answer given twice makes two records
         parts = (self.seed, self.annotator, self.session, act, kind, item, answer)
         return str(uuid.uuid5(uuid.NAMESPACE_OID, repr(parts)))
+
+    def _tell_watchers(self) -> None:
+        for watcher in self.watchers:
+            watcher()
 
     def _show_next(self) -> None:
         done = {index for index, _ in self._acts}

@@ -10,7 +10,7 @@ import ipywidgets
 from rlhf_mini.rankings import RankingSession
 from rlhf_mini.widgets.controller import RankingController
 
-TEXT = '<div style="white-space: pre-wrap; line-height: 1.4; padding: 4px 0">{}</div>'
+TEXT = '<div dir="auto" style="white-space: pre-wrap; line-height: 1.4; padding: 4px 0">{}</div>'
 
 
 class PlainRanking(ipywidgets.VBox):
@@ -18,11 +18,14 @@ class PlainRanking(ipywidgets.VBox):
 
     def __init__(self, session: RankingSession, rating: bool = False) -> None:
         self.controller = RankingController(session, rating)
+        self.controller.changed = lambda: self._show(self.controller.view())
         self.choices: list[ipywidgets.ToggleButtons] = []
         self.buttons = {name: ipywidgets.Button(description=name, button_style="primary" if name == "Submit" else "")
                         for name in ("Submit", "Skip", "Undo")}
         for name, button in self.buttons.items():
             button.on_click(lambda _, name=name: self.act(act=name.lower()))
+        self.message = ipywidgets.HTML()
+        self.row = ipywidgets.HBox([*self.buttons.values(), self.message])  # it stays where it is, and keeps the focus
         super().__init__()
         self._show(self.controller.view())
 
@@ -44,16 +47,15 @@ class PlainRanking(ipywidgets.VBox):
 
     def _show(self, view: dict[str, Any]) -> None:
         done, total = view["done"], view["total"]
-        self.message = ipywidgets.HTML()
         head: list[Any] = [ipywidgets.IntProgress(value=done, max=max(total, 1), description=f"{done} of {total}")]
         levels = range(7, 0, -1) if view["rating"] else range(1, len(view["shown"]) + 1)
-        self.choices = [ipywidgets.ToggleButtons(options=list(levels), value=None, description=f"{position}:",
+        self.choices = [ipywidgets.ToggleButtons(options=list(levels), value=value, description=f"{position}:",
                                                  style={"button_width": "36px"})
-                        for position, _ in enumerate(view["shown"], start=1)]
+                        for position, value in enumerate(_taken_back(view), start=1)]
         cards = [ipywidgets.VBox([_text(f"{position}. {text}"), choice]) for position, (text, choice)
                  in enumerate(zip(view["shown"], self.choices, strict=True), start=1)]
         if view["finished"]:
-            head.append(_text(f"All {total} are done. Undo takes back the latest answer."))
+            head.append(_text(f"{view['closing']} Undo takes back the latest answer."))
         else:
             head += [_text(view["prompt"], strong=True), ipywidgets.HTML(
                 "7 is best, 1 is worst" if view["rating"] else "1 is best; equal places are a tie")]
@@ -61,16 +63,27 @@ class PlainRanking(ipywidgets.VBox):
         for name in ("Submit", "Skip"):
             self.buttons[name].disabled = view["finished"]
         self._show_message(view["error"] or view["saved"], wrong=bool(view["error"]))
-        self.children = (*head, *cards, ipywidgets.HBox(list(self.buttons.values())), self.message)
+        self.children = (self.row, *head, *cards)
 
     def _show_message(self, message: str, wrong: bool = False) -> None:
-        colour = "var(--jp-error-color1, #b00020)" if wrong else "var(--jp-success-color1, #1b5e20)"
-        self.message.value = f'<span role="status" style="color: {colour}">{escape(message)}</span>'
+        weight = "bold" if wrong else "normal"
+        self.message.value = f'<span role="status" dir="auto" style="font-weight: {weight}">{escape(message)}</span>'
 
 
 def groups(places: list[int]) -> list[list[int]]:
     """Tie groups of positions, best first, from the place of each position: [2, 1, 2] -> [[1], [0, 2]]."""
     return [[position for position, place in enumerate(places) if place == level] for level in sorted(set(places))]
+
+
+def _taken_back(view: dict[str, Any]) -> list[int | None]:
+    """The number of each position in the answer that an undo took back; None where there is none."""
+    before = view["before"] or {}
+    if view["rating"] and "ratings" in before:
+        return list(before["ratings"])
+    if view["rating"] or not before:
+        return [None] * len(view["shown"])
+    place = {position: place for place, group in enumerate(before["ranking"], start=1) for position in group}
+    return [place[position] for position in range(len(view["shown"]))]
 
 
 def _text(text: str, strong: bool = False) -> ipywidgets.HTML:

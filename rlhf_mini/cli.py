@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rlhf_mini import console, team
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, visible
 from rlhf_mini.surroundings import command_environment
 
 # Slow imports are made only after the options are read, so that --help answers at once.
@@ -140,7 +140,7 @@ def _run(options: dict[str, Any]) -> int:
             return _print_os_error(error, _how_to_continue(out))
     try:
         if team.first():
-            print(summary(metrics, out))
+            print("\n".join(map(visible, summary(metrics, out).split("\n"))))
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         if not finished:
             raise  # the metrics of this very run: an error of the package

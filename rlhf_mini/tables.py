@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf_mini.errors import visible
 from rlhf_mini.rankings import Agreement, Statistic
 
 MODELS = {"base": "base model", "sft": "after SFT", "best_of_4": "best of 4", "best_of_16": "best of 16",
@@ -20,7 +19,7 @@ COLUMNS = {"gold_mean": ("gold", "{:+.2f}"), "proxy_mean": ("proxy", "{:+.2f}"),
 def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     """Seconds, results, the reward model's accuracy and the path of the report, as text."""
     seconds = metrics["seconds"]
-    times = [[visible(stage), f"{value:.1f}", f"{value / max(seconds['total'], 1e-9):.0%}"]
+    times = [[stage, f"{value:.1f}", f"{value / max(seconds['total'], 1e-9):.0%}"]
              for stage, value in seconds.items()]
     results = [[name, *(_cell(metrics[model].get(key), form) for key, (_, form) in COLUMNS.items())]
                for model, name in MODELS.items() if model in metrics]
@@ -30,8 +29,8 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         *align_columns([["model", *(head for head, _ in COLUMNS.values())], *results]), "",
         f"reward model: accuracy {_cell(reward.get('accuracy'), '{:.1%}')} on {reward.get('pairs_test', 0)} "
         f"held-out pairs (ceiling {_cell(reward.get('accuracy_ceiling'), '{:.1%}')})",
-        *(visible(f"{name} is not known: {reason}") for name, reason in (metrics.get("reasons") or {}).items()),
-        visible(f"report: {folder / 'report.html'}")])
+        *(f"{name} is not known: {reason}" for name, reason in (metrics.get("reasons") or {}).items()),
+        f"report: {folder / 'report.html'}"])
 
 
 def agreement_table(found: Agreement) -> str:

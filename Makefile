@@ -6,7 +6,7 @@ OUT    ?= runs/tiny-tales-gpt2
 TRAIN  ?= 00 01 02 04 05 06 07 08 09
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test faults lint types check run quick pretrain record recorded benchmark notebooks bands bugs stops wheel clean
+.PHONY: help venv test faults kills lint types check run quick pretrain record recorded benchmark notebooks bands bugs stops wheel clean
 
 help:       ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -20,6 +20,9 @@ test:       ## README's test command: everything but what is marked faults
 
 faults:     ## kills, power cuts, many processes, and a quick run that is stopped, at full length
 	$(PYTHON) -m pytest -m faults
+
+kills:      ## kill whole runs five hundred times, at every call that writes a file too, and compare their numbers
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(PYTHON) tests/kills.py --kills 500 --every-call
 
 lint:       ## ruff
 	$(PYTHON) -m ruff check .

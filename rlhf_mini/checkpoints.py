@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import socket
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
-from huggingface_hub import constants
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
-from rlhf_mini import team
-from rlhf_mini.errors import InputError
+from rlhf_mini import hub, team
+from rlhf_mini.checkpoint_files import DOWNLOADED, Header, check_model_folder, check_texts, check_weights, weight_files
+from rlhf_mini.errors import InputError, first_line, shown
 
 # GPT-2's "gelu_new" computes the tanh approximation in eight operations; PyTorch has the same function as one kernel.
 ONE_KERNEL_ACTIVATION = {"gelu_new": "gelu_pytorch_tanh"}
+FLOATS = ("F64", "F32", "F16", "BF16")
+WRAPPERS = {  # what a wrapper puts into the names of the weights -> what to save instead of it
+    "_orig_mod.": "torch.compile: save model._orig_mod",
+    "_fsdp_wrapped_module.": "FSDP: save its full state dict",
+    "_checkpoint_wrapped_module.": "activation checkpointing: save the model without it",
+    "base_model.model.": "an adapter: save what merge_and_unload gives",
+    "module.": "DataParallel: save model.module"}
 
 
 def default_device() -> torch.device:
@@ -30,40 +35,26 @@ def default_device() -> torch.device:
 
 def load_pretrained(auto_class: Any, path_or_name: str | Path, architectures: Iterable[str],
                     expected: str) -> Any:
-    """A complete fp32 model from a folder or the hub.
+    """A complete fp32 model from a folder or the hub; nothing but text and safetensors is opened.
 
     Raises: InputError where the checkpoint is missing, pickled, damaged, incomplete or of another architecture.
     """
     name = str(path_or_name)
-    is_folder = check_folder(name)
-    where = name if is_folder else f"{name} (not a folder here, so looked up on the Hugging Face hub)"
-    try:
-        with quiet_transformers():
-            local = is_folder or not hub_reachable()  # a model in the hub's cache needs no network either
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=local)
-            found = (config.architectures or [config.model_type])[0]
-            activation = getattr(config, "activation_function", None)
-            if activation in ONE_KERNEL_ACTIVATION:
-                config.activation_function = ONE_KERNEL_ACTIVATION[activation]
-            if config.architectures and found not in set(architectures):
-                raise InputError(f"{name} is a {found}: give {expected}")
-            if not isinstance(getattr(config, "max_position_embeddings", None), int):
-                raise InputError(f"{name} does not state its context length (max_position_embeddings): "
-                                 "give a model that does, such as a GPT-2")
-            model, report = auto_class.from_pretrained(name, config=config, dtype=torch.float32,
-                                                       use_safetensors=True, trust_remote_code=False,
-                                                       local_files_only=local, output_loading_info=True)
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file can raise any exception
-        if is_folder:
-            raise InputError(f"{where} cannot be loaded as {expected}: {first_line(error)}") from error
-        raise InputError(f"{where} cannot be downloaded: with a network, run `hf download {name} --local-dir "
-                         f"FOLDER`, then give FOLDER ({first_line(error)})") from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise InputError(f"{where} lacks {len(missing)} of its weights (the first is {missing[0]}): "
-                         "give a complete checkpoint")
+    with quiet_transformers():
+        folder, from_hub = text_files(name)
+        check_model_folder(folder)
+        with cannot(f"{name} cannot be loaded as {expected}"):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        check_config(config, name, set(architectures), expected)
+        header = check_weights(folder, weights_of(config, name, folder, from_hub))
+        activation = getattr(config, "activation_function", None)
+        if activation in ONE_KERNEL_ACTIVATION:
+            config.activation_function = ONE_KERNEL_ACTIVATION[activation]
+        with cannot(f"{name} cannot be loaded as {expected}"):
+            model, report = auto_class.from_pretrained(folder, config=config, dtype=torch.float32, use_safetensors=True,
+                                                       trust_remote_code=False, local_files_only=True,
+                                                       ignore_mismatched_sizes=True, output_loading_info=True)
+    check_complete(model, report, header, name)
     return ready(model)
 
 
@@ -78,52 +69,118 @@ def ready(model: Any) -> Any:
     return model.to(default_device()).eval()
 
 
-def check_folder(name: str) -> bool:
-    """Whether the name is a folder with a model that is safe to load; False if it can only be a hub name.
+# --- what is opened ---------------------------------------------------------------------------------------------
 
-    Raises: InputError if it is neither.
+
+def text_files(name: str) -> tuple[Path, bool]:
+    """The folder with a model's config and tokenizer, all checked, and whether it was downloaded from the hub.
+
+    Raises: InputError if the name is no folder with a model, nor one of the hub.
     """
     path = Path(name)
-    if not name.strip() or not path.exists():
-        # A hub name is "model" or "owner/model"; anything else is a path.
-        if not name.strip() or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-            raise InputError(f"there is no folder {name!r}: give the folder of a saved model, or a hub name")
-        return False
-    if not path.is_dir():
-        raise InputError(f"{path} is a file: give the folder that holds config.json and the weights")
-    if not (path / "config.json").is_file():
-        raise InputError(f"{path} has no config.json: give a folder written by save_pretrained")
-    if not any(path.glob("*.safetensors")):
-        # .bin files are pickles, which can run any code when they are loaded.
-        kind = "only pickled weights (.bin)" if any(path.glob("*.bin")) else "no weights"
-        raise InputError(f"{path} has {kind}: save the model with save_pretrained, which writes model.safetensors")
-    return True
+    with cannot(f"{name} cannot be read"):
+        from_hub = not name.strip() or not path.exists()
+        if from_hub:
+            # A hub name is "model" or "owner/model"; anything else is a path.
+            if not name.strip() or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+                raise InputError(f"there is no folder {name!r}: give the folder of a saved model, or a hub name")
+            path = hub.download(name, DOWNLOADED)
+        check_texts(path)
+    return path, from_hub
 
 
-def hub_reachable() -> bool:
-    """Whether the hub's server answers within five seconds; the hub's own client would try for half a minute."""
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if "https" in getproxies():
-        return True
-    hub = urlsplit(constants.ENDPOINT)
+def weights_of(config: Any, name: str, folder: Path, from_hub: bool) -> list[str]:
+    """The names of the weight files that transformers would open, all in the folder. Raises: InputError."""
+    files = weight_files(folder, getattr(config, "transformers_weights", None))
+    if from_hub and not all((folder / file).exists() for file in files):
+        hub.download(name, files, revision=folder.name)  # a folder of the hub's cache has the name of its revision
+        for file in (file for file in files if not (folder / file).exists()):
+            raise hub.not_downloaded(name, f"there is no {file}; pickled weights are not loaded")
+    return files
+
+
+def check_config(config: Any, name: str, architectures: set[str], expected: str) -> None:
+    """Raises: InputError where the config is that of another architecture, or asks for what is not loaded here."""
+    found = config.architectures
+    if found and (not isinstance(found, list) or not isinstance(found[0], str) or found[0] not in architectures):
+        raise InputError(f"{name} is a {found[0] if isinstance(found, list) else found}: give {expected}")
+    if type(getattr(config, "max_position_embeddings", None)) is not int or config.max_position_embeddings < 1:
+        raise InputError(f"{name} does not state its context length (max_position_embeddings): "
+                         "give a model that does, such as a GPT-2")
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(f"{name} has quantised weights (quantization_config), which cannot be trained: give the "
+                         "model that it was made from")
+    for setting in ("_attn_implementation", "_experts_implementation"):
+        if "/" in str(getattr(config, setting, None)):
+            raise InputError(f"the config of {name} asks for code from the hub ({setting} is "
+                             f"{shown(getattr(config, setting))}), which is never run: remove that entry")
+
+
+@contextmanager
+def cannot(what: str) -> Iterator[None]:
+    """Turn whatever transformers or the system raises into an InputError of one line."""
     try:
-        with socket.create_connection((hub.hostname or "", hub.port or 443), timeout=5):
-            return True
-    except OSError:
-        return False
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can raise any exception
+        raise InputError(f"{what}: {first_line(error)}") from error
+
+
+# --- what was loaded --------------------------------------------------------------------------------------------
+
+
+def check_complete(model: Any, report: Any, header: Header, name: str) -> None:
+    """Check that every weight of the model came from the files, and every weight in the files into the model.
+
+    Raises: InputError naming the first that did not, or that is not finite.
+    """
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        for part, what in WRAPPERS.items():
+            if any(part in key and key.replace(part, "") in missing for key in header):
+                raise InputError(f"{name} has weights with {part!r} in their names, which come from {what}")
+        raise InputError(f"{name} lacks {len(missing)} of its weights (the first is {missing[0]}): "
+                         "give a complete checkpoint")
+    for key, in_file, in_model in sorted(report["mismatched_keys"]):
+        raise InputError(f"{name}: {key} has the shape {tuple(in_file)}, and by config.json {tuple(in_model)}: save "
+                         "the model again with the config that it was trained with")
+    for key in sorted(strange(model, report["unexpected_keys"])):
+        raise InputError(f"{name} has weights that its config.json leaves out (the first is {key}): save the model "
+                         "again with the config that it was trained with")
+    for key, parameter in model.named_parameters():
+        stored = header.get(key) or header.get(key.removeprefix(model.base_model_prefix + "."), "F32")
+        if stored not in FLOATS:
+            raise InputError(f"{name}: {key} is stored as {stored}, so it is quantised: give the model that it was "
+                             "made from")
+        if not bool(parameter.isfinite().all()):
+            raise InputError(f"{name}: {key} has values that are not finite numbers: its weights are damaged or its "
+                             "training has diverged; give another checkpoint")
+
+
+def strange(model: Any, unexpected: Iterable[str]) -> list[str]:
+    """Those of the unexpected weights that belong to a layer or a kind of module that the model has.
+
+    Others are no part of it: a value head of another library, a mask that old files hold.
+    """
+    def module(key: str) -> str:
+        return re.sub(r"\d+", "0", key.rpartition(".")[0])
+
+    known = {module(key) for part in (model, model.base_model) for key, _ in
+             part.named_parameters(remove_duplicate=False)}
+    return [key for key in unexpected if module(key) in known]
+
+
+# --- tokenizers -------------------------------------------------------------------------------------------------
 
 
 def load_tokenizer(path_or_name: str | Path) -> Any:
     """The tokenizer saved with a model. Raises: InputError if there is none, or it has no end-of-text token."""
     name = str(path_or_name)
-    try:
-        with quiet_transformers():
-            local = Path(name).is_dir() or not hub_reachable()
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=local)
-    except Exception as error:  # as above: a damaged file can raise any exception
-        raise InputError(f"{name} has no tokenizer that can be loaded: save the model's tokenizer there "
-                         f"({first_line(error)})") from error
+    with quiet_transformers():
+        folder, _ = text_files(name)
+        with cannot(f"{name} has no tokenizer that can be loaded: save the model's tokenizer there"):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if tokenizer.eos_token_id is None:
         raise InputError(f"the tokenizer of {name} has no end-of-text token: set its eos_token and save it again")
     return tokenizer
@@ -132,16 +189,21 @@ def load_tokenizer(path_or_name: str | Path) -> Any:
 def check_fit(model: Any, tokenizer: Any, name: str) -> None:
     """Raises: InputError if the tokenizer has tokens that the model lacks, or far fewer than the model."""
     rows = model.get_input_embeddings().num_embeddings
-    ids = tokenizer.get_vocab().values()
+    vocabulary = tokenizer.get_vocab()
+    ids = vocabulary.values()
+    special = {tokenizer.pad_token_id: "pad token", tokenizer.eos_token_id: "end-of-text token"}
+    for number, kind in special.items():
+        if number is not None and number >= rows and sum(i >= rows for i in ids) <= len(special):
+            raise InputError(f"{name}: the model has {rows} tokens, and no row for the {kind} "
+                             f"{shown(tokenizer.convert_ids_to_tokens(number))} of its tokenizer (id {number}): "
+                             "save the model after resize_token_embeddings, or the tokenizer without that token")
     # Checkpoints may round up the size of the vocabulary, so a few rows without a token are not an error.
     if not ids or max(ids) >= rows or rows > 2 * len(ids):
         raise InputError(f"{name}: the model has {rows} tokens and the tokenizer {len(ids)} (highest id "
                          f"{max(ids, default=-1)}): save the tokenizer that the model was trained with in its folder")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(pad := model.config.pad_token_id, int) and pad >= rows:
+        raise InputError(f"{name}: the model has {rows} tokens, and no row for the pad_token_id {pad} of its "
+                         "config.json: correct that entry, or remove it")
 
 
 @contextmanager

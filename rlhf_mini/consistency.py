@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_mini.checkpoints import first_line
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, first_line
 from rlhf_mini.forward import hidden_states, lm_logits, trunk_of
 from rlhf_mini.sampling import Unfinished, pad_left
 

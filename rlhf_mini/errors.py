@@ -61,3 +61,8 @@ def shown(value: Any) -> str:
 
 _SHORT = reprlib.Repr()
 _SHORT.maxother = LONGEST
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from rlhf_mini.language_model import check_prompts, decode_endings, encode_promp
 from rlhf_mini.policy import compare_to_reference
 from rlhf_mini.ppo import Score
 from rlhf_mini.sampling import best_of_n_index, best_of_n_kl, sample
+from rlhf_mini.texts import texts
 
 LOGITS_AT_ONCE = 2**26  # a batch has at most so many logits: 256 MB at 4 bytes each
 
@@ -36,10 +37,14 @@ class Samples:
         return self.kl_each.mean().item()
 
 
-def sample_endings(model: nn.Module, tokenizer: Any, prompts: Sequence[str], *, max_new_tokens: int,
+def sample_endings(model: nn.Module, tokenizer: Any, prompts: Iterable[str], *, max_new_tokens: int,
                    temperature: float, seed: int, reference: nn.Module | None = None,
                    score: Score | None = None) -> Samples:
-    """One ending per prompt; where given, its score and the exact KL from the reference at the states visited."""
+    """One ending per prompt; where given, its score and the exact KL from the reference at the states visited.
+
+    Raises: InputError where the prompts are no list of texts, or one is empty or leaves no room for a response.
+    """
+    prompts = texts("prompts", prompts)
     prompt_ids = encode_prompts(tokenizer, prompts)
     limit = check_prompts(model, prompt_ids, prompts, max_new_tokens)
     generator = torch.Generator().manual_seed(seed)

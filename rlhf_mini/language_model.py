@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from rlhf_mini import team
+from rlhf_mini import files, team
 from rlhf_mini.checkpoints import (
     check_fit,
     load_pretrained,
@@ -20,8 +20,10 @@ from rlhf_mini.checkpoints import (
     quiet_transformers,
 )
 from rlhf_mini.consistency import check_consistency
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, shown
 from rlhf_mini.forward import use_bf16
+from rlhf_mini.texts import listed
+from rlhf_mini.texts import texts as list_of_texts
 
 EOS = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -46,17 +48,18 @@ def load_language_model(path_or_name: str | Path, bf16: bool = False) -> tuple[P
     tokenizer = load_tokenizer(path_or_name)
     check_fit(model, tokenizer, name)
     check_consistency(model, name)
-    if model.config.eos_token_id is None:
+    if in_vocabulary(model, model.config.eos_token_id) is None:
         model.config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config = plain_generation(model.generation_config, tokenizer)
+    model.generation_config = plain_generation(model, tokenizer)
     if bf16:
         use_bf16(model)
     return model, tokenizer
 
 
-def plain_generation(found: GenerationConfig | None, tokenizer: Any) -> GenerationConfig:
-    """The token ids of a model's generation settings; the tokenizer's where the model states none."""
-    ids = {name: getattr(found, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+def plain_generation(model: Any, tokenizer: Any) -> GenerationConfig:
+    """The token ids of a model's generation settings; the tokenizer's where the model states none that it has."""
+    ids = {name: in_vocabulary(model, getattr(model.generation_config, name, None))
+           for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     if ids["eos_token_id"] is None:
         ids["eos_token_id"] = tokenizer.eos_token_id
     if ids["pad_token_id"] is None:
@@ -64,12 +67,24 @@ def plain_generation(found: GenerationConfig | None, tokenizer: Any) -> Generati
     return GenerationConfig(**ids)
 
 
+def in_vocabulary(model: Any, ids: Any) -> Any:
+    """The token ids, one or a list, if the model has them all; else None: nothing would ever end at such a token."""
+    rows = model.get_input_embeddings().num_embeddings
+    return ids if all(type(i) is int and 0 <= i < rows for i in (ids if isinstance(ids, list) else [ids])) else None
+
+
 @team.once
 def save_language_model(model: PreTrainedModel, tokenizer: Any, folder: str | Path) -> None:
-    """Write a transformers folder (safetensors) that any library can load; a reward model is saved the same way."""
-    with quiet_transformers():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    """Write a transformers folder (safetensors) that any library can load; a reward model is saved the same way.
+
+    Raises: NotSavedError where it cannot be written whole.
+    """
+    def save(path: Path) -> None:
+        with quiet_transformers():
+            model.save_pretrained(path)
+            tokenizer.save_pretrained(path)
+
+    files.put(Path(folder), save)
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
@@ -86,25 +101,39 @@ def pad_id(tokenizer: Any) -> int:
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
-def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokens of each text as it stands: no special token is added, and none is read out of the text."""
+def encode(tokenizer: Any, texts: Iterable[str], name: str = "texts") -> list[list[int]]:
+    """Tokens of each text as it stands: no special token is added, and none is read out of the text.
+
+    Raises: InputError, which calls the texts `name`, where they are no list of texts, or one cannot be encoded.
+    """
+    texts = list_of_texts(name, texts)
     if not texts:
         return []
-    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    try:
+        return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    except (TypeError, UnicodeError) as error:  # which of the two depends on the tokenizer
+        for number, one in enumerate(texts):
+            if any("\ud800" <= letter <= "\udfff" for letter in one):
+                raise InputError(f"{name}[{number}] is {shown(one)}, with an unpaired surrogate, which UTF-8 cannot "
+                                 "encode: correct that text") from error
+        raise
 
 
-def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> list[list[int]]:
-    """Tokens of each opening."""
-    return encode(tokenizer, prompts)
+def encode_prompts(tokenizer: Any, prompts: Iterable[str]) -> list[list[int]]:
+    """Tokens of each opening. Raises: InputError where they are no list of texts."""
+    return encode(tokenizer, prompts, "prompts")
 
 
-def encode_endings(tokenizer: Any, endings: Sequence[str], ended: Sequence[bool] | None = None) -> list[list[int]]:
+def encode_endings(tokenizer: Any, endings: Iterable[str], ended: Iterable[bool] | None = None) -> list[list[int]]:
     """Tokens of " " + each ending, with EOS after those that ended (by default all).
 
     Openings and endings are encoded apart, so no token spans the border and the loss can start exactly there.
+    Raises: InputError where they are no list of texts, or `ended` is not as long.
     """
-    rows = encode(tokenizer, [" " + ending for ending in endings])
-    flags = [True] * len(rows) if ended is None else ended
+    rows = encode(tokenizer, [" " + ending for ending in list_of_texts("endings", endings)], "endings")
+    flags = [True] * len(rows) if ended is None else listed("ended", ended, "a list of True and False")
+    if len(flags) != len(rows):
+        raise InputError(f"there are {len(rows)} endings and {len(flags)} of ended: give one for each ending")
     return [row + [tokenizer.eos_token_id] * bool(flag) for row, flag in zip(rows, flags, strict=True)]
 
 

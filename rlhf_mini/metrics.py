@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,14 +10,19 @@ from torch import Tensor, nn
 
 from rlhf_mini import tales
 from rlhf_mini.evaluate import Samples
+from rlhf_mini.given import text_lists, text_tuples
 from rlhf_mini.reward import pair_accuracy
 
 DISTINCT_AMONG = 512  # `distinct` counts so many endings: the share of different ones falls with their number
 TALES_COLUMNS = ("gold", "grammatical", "coherent")
 
 
-def judge_tales(prompts: Sequence[str], endings: Sequence[str]) -> dict[str, Tensor]:
-    """What the tales' world knows of each ending: gold reward, grammatical, coherent. Shapes: (N,) each."""
+def judge_tales(prompts: Iterable[str], endings: Iterable[str]) -> dict[str, Tensor]:
+    """What the tales' world knows of each ending: gold reward, grammatical, coherent. Shapes: (N,) each.
+
+    Raises: InputError where there are not equally many texts of each.
+    """
+    prompts, endings = text_lists(prompts=prompts, endings=endings)
     readings = [tales.read(opening, ending) for opening, ending in zip(prompts, endings, strict=True)]
     gold = [tales.gold_reward(opening, ending) for opening, ending in zip(prompts, endings, strict=True)]
     return {"gold": torch.tensor(gold, dtype=torch.float64),
@@ -25,7 +30,7 @@ def judge_tales(prompts: Sequence[str], endings: Sequence[str]) -> dict[str, Ten
             "coherent": torch.tensor([float(reading.coherent) for reading in readings])}
 
 
-def tales_means(prompts: Sequence[str], endings: Sequence[str], tales_world: bool) -> dict[str, float | None]:
+def tales_means(prompts: Iterable[str], endings: Iterable[str], tales_world: bool) -> dict[str, float | None]:
     """Mean gold reward and the shares that are grammatical and coherent; None where the text is not tales."""
     if not tales_world:
         return dict.fromkeys(TALES_COLUMNS)
@@ -68,18 +73,19 @@ def example_stories(samples: Mapping[str, Samples], tales_world: bool, count: in
     return stories
 
 
-def reward_model_metrics(model: nn.Module, tokenizer: Any, pairs: Sequence[tuple[str, str, str]], *,
+def reward_model_metrics(model: nn.Module, tokenizer: Any, pairs: Iterable[tuple[str, str, str]], *,
                          scale: float, panel: bool) -> dict[str, Any]:
     """How often the reward model agrees with held-out pairs (prompt, chosen, rejected), and how sure it is.
 
     `scale` is the standard deviation that normalising divided by: Bradley-Terry speaks of scores before that.
     The ceiling is known only where the simulated `panel` judged; no pairs, no numbers.
     """
-    if not pairs:
+    read = text_tuples("pairs", pairs, "prompt", "chosen", "rejected")
+    if not read:
         return {"accuracy": None, "accuracy_ceiling": None, "calibration": []}
-    accuracy, margins = pair_accuracy(model, tokenizer, pairs)
-    certainty = [tales.preference_probability(*pair) for pair in pairs] if panel else []
-    ceiling = sum(max(p, 1 - p) for p in certainty) / len(pairs) if panel else None
+    accuracy, margins = pair_accuracy(model, tokenizer, read)
+    certainty = [tales.preference_probability(*pair) for pair in read] if panel else []
+    ceiling = sum(max(p, 1 - p) for p in certainty) / len(read) if panel else None
     return {"accuracy": float(accuracy), "accuracy_ceiling": ceiling,
             "calibration": calibration_bins(margins.cpu() * scale)}
 

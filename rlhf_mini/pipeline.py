@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import compress, cycle, islice
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from rlhf_mini import rankings, team
+from rlhf_mini import files, rankings, team
 from rlhf_mini.assets import asset
 from rlhf_mini.config import PPOConfig
+from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import (
+    context_length,
     decode_endings,
     encode_prompts,
     load_language_model,
@@ -22,7 +27,7 @@ from rlhf_mini.language_model import (
 )
 from rlhf_mini.metrics import reward_model_metrics, tales_means
 from rlhf_mini.plots import STYLES
-from rlhf_mini.ppo import PPOIteration, Score, start_ppo, train_ppo
+from rlhf_mini.ppo import PPOIteration, PPOState, Score, start_ppo, train_ppo
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.report import write_report
 from rlhf_mini.reward import (
@@ -37,6 +42,7 @@ from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.json_files import write_json
+from rlhf_mini.run.ppo_state import FILE, load_state, save_state
 from rlhf_mini.run.progress import progress, run_steps
 from rlhf_mini.run.results import measure, metrics_so_far, write_results
 from rlhf_mini.run.settings import adapt_to_model, choose_sizes, fits_context
@@ -46,6 +52,8 @@ from rlhf_mini.sft import check_loss, mean_loss, train_sft
 RANKINGS = "rankings.jsonl"
 SAVE_EVERY = 10  # a run can continue from every tenth iteration of PPO
 NORMALISE_ON = 1024  # the reward model is normalised on so many endings of the fine-tuned model
+NOTHING_FITS = ("what the fine-tuned model writes does not fit into its context of {} tokens when it is read again: "
+                "give a base with a longer context, or one that has learnt to stop")
 POLICIES = {"ppo": "policy", "ppo_no_kl": "policy_no_kl"}  # the folder of each arm's policy
 
 
@@ -59,16 +67,19 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     folder = RunFolder(config, resume)
     folder.check()
     rankings_copy = folder.path / RANKINGS
-    given = given_rankings(config, rankings_copy)
+    copied = partial(files.digests, rankings_copy)
+    given = given_rankings(config, rankings_copy if folder.is_done("rankings", copied) else None)
     base, tokenizer = load_language_model(config.base or asset("tiny-tales-gpt2"), config.bf16)
     check_base(base, tokenizer)
     config = choose_sizes(config, has_seen_tales(base, tokenizer))
     config, task = adapt_to_model(config, base, tokenizer, make_task(config, given))
     check_shares(config)
     with folder:
-        if task.judgements and team.first() and not rankings_copy.exists():
-            rankings.save_rankings(task.judgements, rankings_copy)
         context = RunContext(folder.recorded_settings(config), task, tokenizer, folder)
+        if given:
+            with folder.stage("rankings", copied) as todo:
+                if todo:
+                    save_copy(given, rankings_copy)
         try:
             metrics = rlhf(context, base)
         except KeyboardInterrupt:
@@ -99,7 +110,8 @@ def rlhf(context: RunContext, base: PreTrainedModel) -> dict[str, Any]:
 def fine_tune(context: RunContext, base: PreTrainedModel) -> PreTrainedModel:
     """Fine-tune a copy of the base model on demonstrations: one ending, and then stop."""
     path, config = context.folder.path / "sft", context.config
-    with context.folder.stage("sft") as todo:
+    reads = ["rankings"] if context.task.judgements else []
+    with context.folder.stage("sft", partial(files.digests, path), reads) as todo:
         if todo:
             model = copy.deepcopy(base)
             training = train_sft(model, context.tokenizer, context.task.demonstrations, config.sft)
@@ -118,25 +130,31 @@ def collect_rankings(context: RunContext, sft: PreTrainedModel) -> list[Ranking]
         return context.task.judgements
     path, config = context.folder.path / RANKINGS, context.config
     each = config.completions
-    with context.folder.stage("rankings") as todo:
+    with context.folder.stage("rankings", partial(files.digests, path), ["sft"]) as todo:
         if todo:
             prompts = [opening for opening in context.task.to_judge for _ in range(each)]
             endings = context.sample(sft, prompts, "endings to judge").endings
             fitting = fits_context(sft, context.tokenizer, prompts, endings)
             items = [(prompts[i], endings[i:i + each]) for i in range(0, len(prompts), each)
                      if all(fitting[i:i + each])]
+            if not items:
+                raise InputError(NOTHING_FITS.format(context_length(sft)))
             if team.first():
-                records = ask_panel(items, config.judged_by_all, context.folder.state / "rankings", config.seed)
-                path.unlink(missing_ok=True)
-                rankings.save_rankings(records, path)
+                save_copy(ask_panel(items, config.judged_by_all, context.folder.state / "rankings", config.seed), path)
     return sorted_judgements(rankings.load_rankings(path))
+
+
+@team.once
+def save_copy(records: Sequence[Ranking], path: Path) -> None:
+    """Write the run's own copy of its rankings, in the place of a damaged one. Raises: NotSavedError."""
+    files.write(path, b"".join(record.to_line() for record in records))
 
 
 def learn_score(context: RunContext, sft: PreTrainedModel, judgements: list[Ranking]) -> Score:
     """Fit a reward model to the judgements of training prompts, normalise it, and test it on the other judgements."""
-    path = context.folder.path / "reward_model"
+    path, figures = context.folder.path / "reward_model", context.folder.state / "reward_model.json"
     train, test = split_judgements(judgements, context.task.test_prompts)
-    with context.folder.stage("reward_model") as todo:
+    with context.folder.stage("reward_model", partial(files.digests, path, figures), ["sft", "rankings"]) as todo:
         if todo:
             config = context.config.reward
             model, tokenizer = reward_model_from(sft, context.tokenizer, config.seed)
@@ -147,7 +165,7 @@ def learn_score(context: RunContext, sft: PreTrainedModel, judgements: list[Rank
             scale = normalise_on_samples(context, sft, model, tokenizer)
             save_language_model(model, tokenizer, path)
             pairs_train, pairs_test = rankings.to_pairs(train), rankings.to_pairs(test)
-            write_json(context.folder.state / "reward_model.json", {
+            write_json(figures, {
                 **reward_model_metrics(model, tokenizer, pairs_test, scale=scale, panel=context.task.panel),
                 "pairs_train": len(pairs_train), "pairs_test": len(pairs_test)})
     reward_model = load_reward_model(path, context.config.bf16)[0]
@@ -158,32 +176,50 @@ def normalise_on_samples(context: RunContext, sft: PreTrainedModel, model: PreTr
     """Normalise the scores of endings of the fine-tuned model; returns the standard deviation before."""
     prompts = list(islice(cycle(context.task.prompts), NORMALISE_ON))
     samples = context.sample(sft, prompts, "endings to normalise on")
-    rows = compress(zip(prompts, samples.endings, samples.ended, strict=True),
-                    fits_context(model, tokenizer, prompts, samples.endings))
+    rows = list(compress(zip(prompts, samples.endings, samples.ended, strict=True),
+                         fits_context(model, tokenizer, prompts, samples.endings)))
+    if not rows:
+        raise InputError(NOTHING_FITS.format(context_length(sft)))
     kept, endings, ended = zip(*rows, strict=True)
     return normalise(model, tokenizer, kept, endings, ended)[1]
 
 
 def optimise(context: RunContext, arm: str, config: PPOConfig, sft: PreTrainedModel, score: Score) -> PreTrainedModel:
     """Train a copy of the fine-tuned model with PPO, and record the history of this arm."""
-    path = context.folder.path / POLICIES[arm]
-    with context.folder.stage(arm) as todo:
+    path, folder = context.folder.path / POLICIES[arm], context.folder
+
+    def contents() -> dict[str, str]:
+        return files.digests(path) | {f"history.jsonl of {arm}": folder.history.digest(arm)}
+
+    with folder.stage(arm, contents, ["sft", "reward_model"]) as todo:
         if todo:
-            state, saved = start_ppo(sft, config), context.folder.state / arm
-            if saved.exists():
-                state.load(saved)
-            context.folder.history.truncate(arm, state.iteration)
+            state = start_or_continue(folder, arm, sft, config)
             ids = encode_prompts(context.tokenizer, context.task.prompts)
             training = train_ppo(state, sft, score, ids, config, context.tokenizer.eos_token_id,
                                  pad_id(context.tokenizer))
             for line in progress(history_lines(context, arm, training), config.iterations, STYLES[arm].label,
                                  iteration_summary, done=state.iteration):
-                context.folder.history.append(line)
+                folder.history.append(line)
                 if state.iteration % SAVE_EVERY == 0:
-                    state.save(saved)
+                    save_state(state, folder.state / arm, folder.history.digest(arm))
             policy: Any = state.policy.language_model
             save_language_model(policy, context.tokenizer, path)
     return load_language_model(path, context.config.bf16)[0]
+
+
+def start_or_continue(folder: RunFolder, arm: str, sft: PreTrainedModel, config: PPOConfig) -> PPOState:
+    """The state that this arm goes on from: the saved one, if it is whole and belongs to the history."""
+    state, saved = start_ppo(sft, config), folder.state / arm
+    if (saved / FILE).exists():
+        try:
+            if load_state(state, saved) != folder.history.digest(arm, state.iteration):
+                raise InputError(f"{folder.history.path} is not the history of {saved}")
+        except InputError as error:
+            warnings.warn(f"{error}; {STYLES[arm].label} begins again", stacklevel=2)
+            state = start_ppo(sft, config)
+    team.wait()  # all have looked
+    folder.history.keep(arm, state.iteration)
+    return state
 
 
 def history_lines(context: RunContext, arm: str, training: Iterator[PPOIteration]) -> Iterator[dict[str, Any]]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rlhf_mini import kl, team
+from rlhf_mini import kl
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import hidden_states, in_blocks, lm_logits
@@ -81,15 +77,13 @@ def unpack(x: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass
 class PPOState:
-    """All that one iteration hands to the next; saved and loaded to the last bit."""
+    """All that one iteration hands to the next; `run.ppo_state` saves and loads it to the last bit."""
 
     policy: PolicyWithValue
     optimizer: torch.optim.Adam
     kl_coef: float
     iteration: int = 0  # iterations done; also the seed of the next, so no random state is kept
     episodes: int = 0  # endings sampled so far
-
-    FILE = "ppo_state.safetensors"
 
     def tensors(self) -> dict[str, Tensor]:
         """Every number that training changes, by name: parameters and Adam's moments, not copies."""
@@ -98,37 +92,6 @@ class PPOState:
             named[f"policy.{name}"] = parameter.data
             named |= {f"adam.{key}.{name}": value for key, value in self.optimizer.state[parameter].items()}
         return named
-
-    @team.once
-    def save(self, folder: Path | str) -> None:
-        """Write one file into the folder; a crash while writing leaves the old one whole."""
-        path = Path(folder) / self.FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        counters = {"kl_coef": self.kl_coef, "iteration": self.iteration, "episodes": self.episodes}
-        unfinished = path.with_suffix(".tmp")
-        save_file({name: tensor.contiguous() for name, tensor in self.tensors().items()}, unfinished,
-                  metadata={"counters": json.dumps(counters)})
-        unfinished.replace(path)
-
-    def load(self, folder: Path | str) -> None:
-        """Take over the state saved in the folder, for the same language model.
-
-        Raises: InputError if there is none, or if it belongs to another model.
-        """
-        path = Path(folder) / self.FILE
-        here = self.tensors()
-        try:
-            with safe_open(path, "pt") as file:
-                metadata, names = file.metadata(), list(file.keys())
-                saved = {name: file.get_tensor(name) for name in names}
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} cannot be read ({error}): give a folder PPOState.save wrote") from error
-        if {name: x.shape for name, x in here.items()} != {name: x.shape for name, x in saved.items()}:
-            raise InputError(f"{path} holds another model's state: give the language model it was saved with")
-        for name, tensor in here.items():
-            tensor.copy_(saved[name])
-        counters = json.loads(metadata["counters"])
-        self.kl_coef, self.iteration, self.episodes = (counters[name] for name in ("kl_coef", "iteration", "episodes"))
 
 
 def start_ppo(language_model: nn.Module, config: PPOConfig) -> PPOState:

@@ -21,8 +21,9 @@ from rlhf_mini import files, tales, team
 from rlhf_mini.batches import token_batches
 from rlhf_mini.checkpoints import ready
 from rlhf_mini.config import require, require_numbers
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, shown
 from rlhf_mini.evaluate import sample_endings
+from rlhf_mini.given import stream, text_stream
 from rlhf_mini.language_model import EOS, PAD, context_length, encode, save_language_model
 from rlhf_mini.optimisers import muon_and_adamw
 from rlhf_mini.run.base import note_tales
@@ -99,12 +100,14 @@ class PretrainConfig:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> GPT2Tokenizer:
     """Byte-level BPE with an end-of-text token (id 0) and a pad token of its own (id 1); loses no character.
 
-    Raises: InputError where vocab_size has no room for the 256 bytes and the two special tokens.
+    Raises: InputError where vocab_size has no room for the 256 bytes and the two special tokens, or where there is
+    no list or stream of texts.
     """
     if vocab_size < 258:
         raise InputError(f"vocab_size is {vocab_size}: give at least 258, for 256 bytes and two special tokens")
     trained = ByteLevelBPETokenizer()
-    trained.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=[EOS, PAD], show_progress=False)
+    trained.train_from_iterator(text_stream("texts", texts), vocab_size=vocab_size, special_tokens=[EOS, PAD],
+                                show_progress=False)
     bpe = json.loads(trained.to_str())["model"]
     merges: Any = [tuple(pair) for pair in bpe["merges"]]
     return GPT2Tokenizer(vocab=bpe["vocab"], merges=merges, bos_token=EOS, eos_token=EOS, unk_token=EOS, pad_token=PAD)
@@ -203,7 +206,9 @@ def train_lm(model: Any, documents: Iterable[Sequence[int]], config: PretrainCon
 
 def checked_documents(documents: Iterable[Sequence[int]], eos_id: int, context: int) -> Iterator[Sequence[int]]:
     """The documents, one by one. Raises: InputError for the first that does not fit or does not end in EOS."""
-    for number, row in enumerate(documents):
+    for number, row in enumerate(stream("documents", documents, "rows of tokens")):
+        if isinstance(row, str) or not hasattr(row, "__len__"):
+            raise InputError(f"documents[{number}] is {shown(row)}: give its tokens, as `encode` gives them")
         if not 2 <= len(row) <= context:
             raise InputError(f"document {number} has {len(row)} tokens: give 2 to {context}, the model's context")
         if row[-1] != eos_id:

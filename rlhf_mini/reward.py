@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from rlhf_mini.batches import shuffled_batches
 from rlhf_mini.config import RewardConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import Dropout
+from rlhf_mini.given import RankedExample, checked_ranking, ranked_examples, text_tuples
 from rlhf_mini.optimisers import adamw, clip_gradients, schedule, set_rate
-from rlhf_mini.rankings.record import are_tie_groups
 from rlhf_mini.reward_model import (
     load_reward_model,
     normalise,
@@ -29,8 +29,6 @@ from rlhf_mini.sft import check_loss
 
 __all__ = ["bradley_terry_loss", "fit_reward", "load_reward_model", "normalise", "pair_accuracy", "plackett_luce_loss",
            "reward_model_from", "score_rollout", "score_texts", "score_tokens"]
-
-RankedExample = tuple[str, Sequence[str], Sequence[Sequence[int]]]  # prompt, completions, tie groups (best first)
 
 
 # --- losses -----------------------------------------------------------------------------------------------------
@@ -91,18 +89,10 @@ def above(competes: Tensor) -> Tensor:
     return competes & ~torch.eye(competes.shape[-1], dtype=torch.bool, device=competes.device)
 
 
-def checked_ranking(ranking: Sequence[Sequence[int]], size: int) -> Sequence[Sequence[int]]:
-    """The ranking itself. Raises: InputError where it is not tie groups of 0 to size - 1, each index once."""
-    if size == 0 or not are_tie_groups(ranking, size):
-        raise InputError(f"{ranking!r} is not a ranking of {size} completions: give tie groups, best first, that hold "
-                         f"each index from 0 to {size - 1} once, such as [[1], [0, 2]]")
-    return ranking
-
-
 # --- fitting and measuring --------------------------------------------------------------------------------------
 
 
-def fit_reward(model: Any, tokenizer: Any, examples: Sequence[RankedExample], config: RewardConfig,
+def fit_reward(model: Any, tokenizer: Any, examples: Iterable[RankedExample], config: RewardConfig,
                losses: Callable[[Tensor, Tensor], Tensor] = plackett_luce_losses) -> Iterator[dict[str, float]]:
     """Fit the model to rankings by the Plackett-Luce loss, or another of scores and competition.
 
@@ -111,8 +101,8 @@ def fit_reward(model: Any, tokenizer: Any, examples: Sequence[RankedExample], co
     """
     competes, rows = encoded(model, tokenizer, examples)
     generator = torch.Generator().manual_seed(config.seed)
-    batches = shuffled_batches(len(examples), config.batch_size, generator)
-    steps_per_pass = -(-len(examples) // config.batch_size)
+    batches = shuffled_batches(len(rows), config.batch_size, generator)
+    steps_per_pass = -(-len(rows) // config.batch_size)
     steps = config.epochs * steps_per_pass
     optimizer = adamw(model, config.weight_decay)
     for step in range(steps):
@@ -135,10 +125,9 @@ def fit_reward(model: Any, tokenizer: Any, examples: Sequence[RankedExample], co
         yield {"step": step + 1, "loss": value, "accuracy": right / max(pairs, 1), "learning_rate": rate}
 
 
-def encoded(model: Any, tokenizer: Any, examples: Sequence[RankedExample]) -> tuple[Tensor, list[list[list[int]]]]:
+def encoded(model: Any, tokenizer: Any, examples: Iterable[RankedExample]) -> tuple[Tensor, list[list[list[int]]]]:
     """Who competes with whom, (N, K, K), and the token rows of every example's completions."""
-    for _, completions, ranking in examples:
-        checked_ranking(ranking, len(completions))
+    examples = ranked_examples("examples", examples)
     if not any(len(ranking) > 1 for _, _, ranking in examples):
         raise InputError(f"none of the {len(examples)} rankings prefers anything: rank at least two not tied")
     size = max(len(completions) for _, completions, _ in examples)
@@ -172,14 +161,15 @@ def pairs_in_order(scores: Tensor, competes: Tensor) -> tuple[Tensor, Tensor]:
     return right.sum().to(scores), pairs.sum().to(scores)
 
 
-def pair_accuracy(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str, str]]) -> tuple[float, Tensor]:
+def pair_accuracy(model: Any, tokenizer: Any, pairs: Iterable[tuple[str, str, str]]) -> tuple[float, Tensor]:
     """The share of (prompt, chosen, rejected) in the right order, and the margins chosen - rejected (N,).
 
-    Equal scores count one half. Raises: InputError where there are no pairs.
+    Equal scores count one half. Raises: InputError where there are no pairs, or one is no three texts.
     """
-    if not pairs:
+    read = text_tuples("pairs", pairs, "prompt", "chosen", "rejected")
+    if not read:
         raise InputError("there are no pairs to measure accuracy on: give at least one (prompt, chosen, rejected)")
-    prompts, chosen, rejected = ([pair[i] for pair in pairs] for i in range(3))
+    prompts, chosen, rejected = ([pair[i] for pair in read] for i in range(3))
     margins = score_texts(model, tokenizer, prompts, chosen) - score_texts(model, tokenizer, prompts, rejected)
     accuracy = (margins > 0).double() + 0.5 * (margins == 0).double()
     return accuracy.mean().item(), margins

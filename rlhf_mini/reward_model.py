@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from rlhf_mini.checkpoints import check_fit, load_pretrained, load_tokenizer, ready
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import Dropout, autocast, hidden_states, use_bf16, uses_bf16
+from rlhf_mini.given import check_rows, text_lists
 from rlhf_mini.kl import full_precision
 from rlhf_mini.language_model import PAD, context_length, encode_endings, encode_prompts
 from rlhf_mini.sampling import Rollout
@@ -66,16 +67,20 @@ def load_reward_model(folder: str | Path, bf16: bool = False) -> tuple[PreTraine
 
 
 def score_tokens(model: Any, rows: Sequence[Sequence[int]], dropout: Dropout | None = None) -> Tensor:
-    """The score of each row: the reward head at the state of its last token. Shapes: N rows -> (N,)."""
+    """The score of each row: the reward head at the state of its last token. Shapes: N rows -> (N,).
+
+    Raises: InputError where they are no rows of tokens, or one is empty.
+    """
+    check_rows("rows", rows)
     last = hidden_states(model, rows, [len(row) - 1 for row in rows], dropout)  # (N, D)
     with autocast(model):
         return full_precision(model.score(last).squeeze(-1))
 
 
 @torch.no_grad()
-def score_texts(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Sequence[str],
-                ended: Sequence[bool] | None = None) -> Tensor:
-    """The score of each ending after its prompt. Shapes: N texts -> (N,)."""
+def score_texts(model: Any, tokenizer: Any, prompts: Iterable[str], endings: Iterable[str],
+                ended: Iterable[bool] | None = None) -> Tensor:
+    """The score of each ending after its prompt. Shapes: N texts -> (N,). Raises: InputError, as `token_rows`."""
     return score_tokens(model, token_rows(model, tokenizer, prompts, endings, ended))
 
 
@@ -85,9 +90,13 @@ def score_rollout(model: Any, rollout: Rollout) -> Tensor:
     return score_tokens(model, rollout.rows)
 
 
-def token_rows(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Sequence[str],
-               ended: Sequence[bool] | None = None) -> list[list[int]]:
-    """Prompt + ending (+ EOS) as one row each. Raises: InputError for a row longer than the model's context."""
+def token_rows(model: Any, tokenizer: Any, prompts: Iterable[str], endings: Iterable[str],
+               ended: Iterable[bool] | None = None) -> list[list[int]]:
+    """Prompt + ending (+ EOS) as one row each.
+
+    Raises: InputError where there are not equally many texts of each, or a row is longer than the model's context.
+    """
+    prompts, endings = text_lists(prompts=prompts, endings=endings)
     pairs = zip(encode_prompts(tokenizer, prompts), encode_endings(tokenizer, endings, ended), strict=True)
     rows = [prompt + ending for prompt, ending in pairs]
     for row, prompt in zip(rows, prompts, strict=True):
@@ -97,8 +106,8 @@ def token_rows(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Sequ
     return rows
 
 
-def normalise(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Sequence[str],
-              ended: Sequence[bool] | None = None) -> tuple[float, float]:
+def normalise(model: Any, tokenizer: Any, prompts: Iterable[str], endings: Iterable[str],
+              ended: Iterable[bool] | None = None) -> tuple[float, float]:
     """Give the scores of these texts mean 0 and standard deviation 1; returns what they were before.
 
     It changes the weights (see `normalise_rows`), so whoever loads the saved folder gets normalised scores.

@@ -15,6 +15,7 @@ from rlhf_mini.batches import shuffled_batches, similar_lengths
 from rlhf_mini.config import SFTConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import hidden_states, lm_logits
+from rlhf_mini.given import text_tuples
 from rlhf_mini.kl import full_precision
 from rlhf_mini.language_model import context_length, encode_endings, encode_prompts
 from rlhf_mini.optimisers import clip_gradients, muon_and_adamw, schedule, set_rate
@@ -27,14 +28,15 @@ class Example(NamedTuple):
     start: int
 
 
-def train_sft(model: Any, tokenizer: Any, demonstrations: Sequence[tuple[str, str]],
+def train_sft(model: Any, tokenizer: Any, demonstrations: Iterable[tuple[str, str]],
               config: SFTConfig) -> Iterator[dict[str, float]]:
     """Teach the model to write one ending and stop: the loss covers ending and EOS, never the opening.
 
     Yields per step: step, loss (nats per token), learning_rate, tokens (learnt so far).
-    Raises: InputError where there is no demonstration, one does not fit into the context, or the loss diverges.
+    Raises: InputError where there is no demonstration, one is no (opening, ending) or does not fit into the context,
+    or the loss diverges.
     """
-    examples = encode_demonstrations(model, tokenizer, demonstrations)
+    examples = encode_demonstrations(model, tokenizer, demonstrations, "demonstrations")
     generator = torch.Generator().manual_seed(config.seed)
     lengths = [len(example.tokens) for example in examples]
     shuffled = shuffled_batches(len(examples), config.batch_size, generator)
@@ -79,15 +81,17 @@ def next_token_losses(model: Any, batch: Sequence[Example]) -> Tensor:
 
 
 @torch.no_grad()
-def mean_loss(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]], batch_size: int = 512) -> float:
-    """Mean loss of endings after their openings, in nats per token, the EOS included."""
+def mean_loss(model: Any, tokenizer: Any, pairs: Iterable[tuple[str, str]], batch_size: int = 512) -> float:
+    """Mean loss of endings after their openings, in nats per token, the EOS included. Raises: InputError, as above."""
     examples = encode_demonstrations(model, tokenizer, pairs)
     batches = (examples[i:i + batch_size] for i in range(0, len(examples), batch_size))
     return float(torch.cat([next_token_losses(model, batch) for batch in batches]).mean())
 
 
-def encode_demonstrations(model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Example]:
+def encode_demonstrations(model: Any, tokenizer: Any, pairs: Iterable[tuple[str, str]],
+                          name: str = "pairs") -> list[Example]:
     """Opening + ending + EOS as one row, to be learnt from the ending on."""
+    pairs = text_tuples(name, pairs, "opening", "ending")
     if not pairs:
         raise InputError("there are no demonstrations: give at least one (opening, ending)")
     prompts = encode_prompts(tokenizer, [opening for opening, _ in pairs])

@@ -60,7 +60,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (["merge", "no_such_file.jsonl"], "--out"),
     (["seeds", "--out", "somewhere"], "--seeds"),
     (["pretrain", "--out", "somewhere", "--seed", "12345678901234567890"], "seed"),
-    (["--out", "n" * 300], "shorter name"),
+    (["--out", "n" * 300], "too long"),
     (["--out", ""], "empty"),
     (["--rankings", ""], "empty"),
     (["pretrain", "--out", ""], "empty"),
@@ -100,15 +100,20 @@ def test_rankings_that_nothing_can_be_learnt_from(records: list[dict[str, object
     assert reason in refused(capsys, *given) and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("file", "content"), [("metrics.json", '{"sft": {'), ("metrics.json", "{}"),
-                                               ("metrics.json", '{"seconds": {"total": "x"}}'),
-                                               ("metrics.json", '{"seconds": [], "reward_model": 3}'),
-                                               ("state/stages.json", '{"sft"')])
-def test_a_damaged_run_is_named(file: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"sft": 3}', '"\\ud800"', "NaN", "[" * 100_000])
+def test_settings_of_a_run_that_are_damaged_are_named(content: str, tmp_path: Path,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
     with RunFolder(RunConfig(out=tmp_path / "run")):
         pass
-    (tmp_path / "run" / file).write_text(content)
-    assert Path(file).name in refused(capsys, "--resume", "--out", str(tmp_path / "run"))
+    (tmp_path / "run" / "config.json").write_text(content)
+    assert "config.json" in refused(capsys, "--resume", "--out", str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("content", ['{"sft": {', "{}", '{"seconds": {"total": "x"}}', '{"seconds": [], "sft": 3}'])
+def test_metrics_of_a_finished_run_that_are_damaged_are_named(content: str, tmp_path: Path,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "metrics.json").write_text(content)
+    assert "metrics.json" in refused(capsys, "--resume", "--out", str(tmp_path))
 
 
 def test_a_base_that_is_no_language_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ def finished(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield made
 
 
-def load_task(config: RunConfig, copy: Path) -> Task:
-    return make_task(config, given_rankings(config, copy))
+def load_task(config: RunConfig) -> Task:
+    return make_task(config, given_rankings(config, None))
 
 
 def metrics_of(folder: Path) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def test_other_peoples_rankings_of_other_text(config: RunConfig, tmp_path: Path,
 
 
 def test_the_task_of_given_rankings(config: RunConfig, tmp_path: Path) -> None:
-    task = load_task(replace(config, rankings=(other_text(tmp_path / "a.jsonl", 40),)), tmp_path / "copy")
+    task = load_task(replace(config, rankings=(other_text(tmp_path / "a.jsonl", 40),)))
     assert len(task.prompts) == 33 and len(task.test_prompts) == 7
     assert not set(task.prompts) & task.test_prompts and set(task.held_out) == task.test_prompts
     assert {prompt for prompt, _ in task.demonstrations} == set(task.prompts)
@@ -285,9 +285,9 @@ def test_given_rankings_of_tales_keep_their_gold(config: RunConfig, finished: Ru
     records = [rankings.Ranking(id=str(i), prompt=opening, completions=[ending, "Blue the."], annotator="Ada",
                                 ranking=[[0], [1]]) for i, (opening, ending) in enumerate(told)]
     rankings.save_rankings(records, tmp_path / "a.jsonl")
-    task = load_task(replace(config, rankings=(tmp_path / "a.jsonl",)), tmp_path / "copy")
+    task = load_task(replace(config, rankings=(tmp_path / "a.jsonl",)))
     assert task.tales_world and not task.panel  # gold is known; what Ada would truly prefer is not
-    task = load_task(replace(config, rankings=(finished.out / "rankings.jsonl",)), tmp_path / "copy")
+    task = load_task(replace(config, rankings=(finished.out / "rankings.jsonl",)))
     assert task.panel
 
 
@@ -303,7 +303,7 @@ def test_rankings_that_teach_nothing(config: RunConfig, tmp_path: Path, ranking:
 
 def test_an_accuracy_that_nothing_tells_has_a_reason(config: RunConfig, tmp_path: Path) -> None:
     """All is tied in the prompts that are kept for the test."""
-    tied = load_task(replace(config, rankings=(other_text(tmp_path / "a.jsonl", 12),)), tmp_path / "copy").test_prompts
+    tied = load_task(replace(config, rankings=(other_text(tmp_path / "a.jsonl", 12),))).test_prompts
     records = [replace(one, ranking=[[0, 1, 2]]) if one.prompt in tied else one
                for one in rankings.load_rankings(tmp_path / "a.jsonl")]
     rankings.save_rankings(records, tmp_path / "b.jsonl")
@@ -317,14 +317,31 @@ def test_one_sample_has_no_standard_deviation() -> None:
         RunConfig(samples=1)
 
 
-def test_a_prompt_longer_than_the_context(config: RunConfig, tmp_path: Path) -> None:
+def test_a_run_leaves_one_odd_prompt_out(config: RunConfig, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped and continued, it goes on with the same division."""
     records = [rankings.Ranking(id=str(i), prompt=f"Line {i} " + "word " * 200 * (i == 3),
                                 completions=["a", "b"], annotator="Ada", ranking=[[0], [1]])
                for i in range(10)]
     rankings.save_rankings(records, tmp_path / "a.jsonl")
-    with pytest.raises(InputError, match="Line 3"):
-        pipeline.run(replace(config, rankings=(tmp_path / "a.jsonl",)))
-    assert not config.out.exists()
+    config = replace(config, rankings=(tmp_path / "a.jsonl",))
+    tasks_of_runs = []
+    learn_score = pipeline.learn_score
+
+    def noting(context: Any, *others: Any) -> Any:
+        tasks_of_runs.append(context.task)
+        return learn_score(context, *others)
+
+    monkeypatch.setattr(pipeline, "learn_score", noting)
+    stop_at(monkeypatch, "PPO with KL", 1)
+    with pytest.warns(UserWarning, match="1 of 10 rankings are left out, the first with the prompt 'Line 3"), \
+            pytest.raises(KeyboardInterrupt):
+        pipeline.run(config)
+    stop_at(monkeypatch, "nowhere", 0)
+    with pytest.warns(UserWarning, match="1 of 10 rankings are left out"):
+        metrics = pipeline.run(config, resume=True)
+    assert metrics["ppo"]["samples"] == config.samples
+    assert tasks_of_runs[0] == tasks_of_runs[1] and len(tasks_of_runs[0].judgements) == 9
 
 
 def test_completions_longer_than_the_context_are_left_out(config: RunConfig, tmp_path: Path,
@@ -335,7 +352,7 @@ def test_completions_longer_than_the_context_are_left_out(config: RunConfig, tmp
     config = replace(config, rankings=(tmp_path / "a.jsonl",))
     model, tokenizer = load_language_model(checkpoint)
     with pytest.warns(UserWarning, match="1 of 10 rankings are left out"):
-        _, task = adapt_to_model(config, model, tokenizer, load_task(config, tmp_path / "copy"))
+        _, task = adapt_to_model(config, model, tokenizer, load_task(config))
     assert len(task.judgements) == 9 and "Line 3" not in {prompt for prompt, _ in task.demonstrations}
 
 
@@ -352,7 +369,7 @@ def test_settings_follow_from_model_and_data(config: RunConfig, checkpoint: Path
     quick = choose_sizes(RunConfig(quick=True), seen_tales=True)
     assert quick.openings == 200 and quick.ppo.iterations == 10 and quick.samples == 512
     model, tokenizer = load_language_model(checkpoint)
-    task = load_task(config, tmp_path / "none")
+    task = load_task(config)
     made, _ = adapt_to_model(config, model, tokenizer, task)
     assert len({made.sft.seed, made.reward.seed, made.ppo.seed}) == 3
     assert made.sft.learning_rate == config.sft.learning_rate  # no wider than the model it was chosen for
@@ -387,8 +404,10 @@ def test_a_torn_line_of_history_is_left_out(tmp_path: Path) -> None:
         history.append({"arm": "ppo", "iteration": i + 1})
     with history.path.open("a") as file:
         file.write('{"arm": "ppo", "iter')
-    assert len(history.read()) == 3
-    history.truncate("ppo", 2)
+    with pytest.warns(UserWarning, match=r"history.jsonl, line 4 is left out"):
+        assert len(history.read()) == 3
+    with pytest.warns(UserWarning, match="line 4"):
+        history.keep("ppo", 2)
     history.append({"arm": "ppo", "iteration": 3})
     assert [line["iteration"] for line in history.read()] == [1, 2, 3]
 

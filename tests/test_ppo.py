@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from itertools import islice, pairwise
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rlhf_mini import ppo
@@ -39,6 +41,7 @@ from rlhf_mini.ppo import (
     value_loss,
 )
 from rlhf_mini.pretrain import new_language_model
+from rlhf_mini.run.ppo_state import FILE, load_state, save_state
 from rlhf_mini.sampling import Rollout, sample
 
 EOS, PAD, NAN = 0, 1, float("nan")
@@ -576,9 +579,9 @@ def test_resume_is_exact_to_the_bit(tmp_path: Path) -> None:
 
     stopped = start_ppo(model, config)
     first = list(islice(train_ppo(stopped, model, how_often_five, PROMPTS, config, EOS, PAD), 2))
-    stopped.save(tmp_path)
+    save_state(stopped, tmp_path)
     resumed = start_ppo(make_model(seed=9), config)  # other weights, all to be replaced
-    resumed.load(tmp_path)
+    load_state(resumed, tmp_path)
     second = train(resumed, model, how_often_five, config)
 
     assert (resumed.iteration, resumed.episodes, resumed.kl_coef) == (4, 64, straight.kl_coef)
@@ -599,14 +602,32 @@ def test_a_finished_state_does_nothing_more() -> None:
 def test_states_that_do_not_fit_are_named(tmp_path: Path) -> None:
     state = start_ppo(make_model(), SMALL)
     with pytest.raises(InputError, match="ppo_state"):
-        state.load(tmp_path)
-    state.save(tmp_path)
+        load_state(state, tmp_path)
+    save_state(state, tmp_path)
     other = new_language_model(20, EOS, PAD, n_layer=2, n_head=2, n_embd=16, n_positions=48, seed=0)
     with pytest.raises(InputError, match="another model"):
-        start_ppo(other, SMALL).load(tmp_path)
-    (tmp_path / PPOState.FILE).write_bytes(b"damaged")
+        load_state(start_ppo(other, SMALL), tmp_path)
+    before = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    for harm, why in ((torch.nan, "not finite"), (torch.inf, "not finite")):
+        broken = start_ppo(make_model(seed=3), SMALL)
+        broken.policy.value_head.bias.data[0] = harm
+        save_state(broken, tmp_path)
+        with pytest.raises(InputError, match=why):
+            load_state(state, tmp_path)
+    wrong: list[Any] = [{"iteration": "__class__"}, {"kl_coef": float("nan")}, {"episodes": -1}, [], None]
+    for counters in wrong:
+        good: dict[str, Any] = {"kl_coef": 0.1, "iteration": 2, "episodes": 64}
+        found = {**good, **counters} if isinstance(counters, dict) else counters
+        save_file(before, tmp_path / FILE, {"counters": json.dumps(found)})
+        with pytest.raises(InputError, match=r"cannot be read .*counters"):
+            load_state(state, tmp_path)
+    save_file(before, tmp_path / FILE)
     with pytest.raises(InputError, match="cannot be read"):
-        state.load(tmp_path)
+        load_state(state, tmp_path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
+    (tmp_path / FILE).write_bytes(b"damaged")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_state(state, tmp_path)
 
 
 # Learning -----------------------------------------------------------------------------------------

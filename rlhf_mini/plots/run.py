@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rlhf_mini.plots.backend import picture, subplots
 from rlhf_mini.plots.style import ARMS, STYLES, labelled_axes, legend_or_note, number, without_legend
+from rlhf_mini.texts import texts
 
 Row = Mapping[str, Any]  # one line of history.jsonl
 
@@ -62,6 +63,7 @@ def curve(history: Sequence[Row], key: str, ax: Axes | None = None) -> Axes:
 @picture
 def overview(history: Sequence[Row], keys: Sequence[str] = OVERVIEW) -> NDArray[Any]:
     """The curves of several quantities as small multiples; returns an array of Axes, one per key."""
+    keys = texts("keys", keys)
     columns = min(3, len(keys))
     rows = math.ceil(len(keys) / columns)
     figure, grid = subplots(rows, columns, figsize=(4 * columns, 2.9 * rows), squeeze=False,

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from rlhf_mini import files
 from rlhf_mini.assets import asset
-from rlhf_mini.checkpoints import first_line, load_tokenizer, quiet_transformers
+from rlhf_mini.checkpoints import load_tokenizer, quiet_transformers
 from rlhf_mini.consistency import probe_tokens
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, first_line
 from rlhf_mini.forward import autocast, pad_right, uses_bf16
 from rlhf_mini.reward_model import ADVICE, normalise_rows, reward_model_from, score_tokens
 
@@ -50,7 +51,7 @@ def check_base(model: Any, tokenizer: Any) -> None:
         error = (plain_scores(reward_model, rows) - (before - mean) / std).abs().max().item()
         save_settings(model, tokenizer)
         save_settings(reward_model, reward_tokenizer)
-    except InputError:
+    except (InputError, files.NotSavedError):
         raise
     except Exception as problem:  # an architecture may lack anything: a head of the usual name, a matching trunk
         raise InputError(f"no reward model can be made of a {type(model).__name__}, or it cannot be saved "
@@ -71,8 +72,9 @@ def plain_scores(model: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
 
 
 def save_settings(model: Any, tokenizer: Any) -> None:
-    """Write all of a model but its weights, into a folder that is removed again."""
-    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+    """Write all of a model but its weights, into a folder that is removed again. Raises: NotSavedError."""
+    with (files.saving("a folder for temporary files"), tempfile.TemporaryDirectory() as folder,
+          quiet_transformers()):
         model.config.save_pretrained(folder)
         if model.can_generate():
             model.generation_config.save_pretrained(folder)

@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
-from rlhf_mini import team
+from rlhf_mini import files, team
 from rlhf_mini.errors import InputError
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.history import History
 from rlhf_mini.run.json_files import read_json, write_json
 from rlhf_mini.run.saved_config import check_same_settings, config_to_json, load_config
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: two runs in one folder are not noticed there
-    fcntl = None  # type: ignore[assignment]
+from rlhf_mini.run.stages import Contents, Stage, Stages
+from rlhf_mini.tables import COLUMNS, MODELS
 
 OUTPUTS = ("config.json", "settings.json", "sft", "rankings.jsonl", "reward_model", "policy", "policy_no_kl",
            "history.jsonl", "samples.json", "metrics.json", "report.html")
@@ -47,10 +45,26 @@ def next_folder(parent: Path = Path("runs")) -> Path:
 
 def latest_unfinished(parent: Path = Path("runs")) -> Path:
     """The latest unfinished run in `parent`. Raises: InputError if there is none."""
-    started = [path for path in parent.glob("*/config.json") if not path.with_name("metrics.json").exists()]
+    started = [path for path in parent.glob("*/config.json") if finished_metrics(path.parent) is None]
     if not started:
         raise InputError(f"there is no unfinished run in {parent}: give its folder with --out, or leave out --resume")
     return max(started, key=lambda path: path.stat().st_mtime).parent
+
+
+def finished_metrics(folder: Path) -> dict[str, Any] | None:
+    """The metrics of the finished run in a folder; None where there is none, or where metrics.json is damaged."""
+    try:
+        metrics = read_json(folder / "metrics.json", None)
+        whole = (all(_is_number(metrics[model][key]) for model in MODELS for key in COLUMNS)
+                 and all(_is_number(metrics["reward_model"][key]) for key in ("accuracy", "accuracy_ceiling"))
+                 and _is_number(metrics["seconds"]["total"]))
+    except (InputError, TypeError, KeyError):
+        return None
+    return metrics if whole else None
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or type(value) in (int, float)
 
 
 class RunFolder:
@@ -66,9 +80,8 @@ class RunFolder:
         self.config = config
         self.resume = resume
         self.history = History(self.path / "history.jsonl")
-        self._earlier_seconds = 0.0
-        self._lock: IO[str] | None = None
-        self._stages: dict[str, Any] = {}
+        self.stages = Stages(self.state / "stages.json")
+        self._held = ExitStack()  # the lock
 
     @property
     def state(self) -> Path:
@@ -80,60 +93,73 @@ class RunFolder:
         team.wait()  # nothing is made before all processes have looked
         self._open()
         team.wait()
-        self._stages = read_json(self.state / "stages.json", {})
-        self._earlier_seconds = self._stages.get("total", 0.0)
+        self.stages.load()
         return self
 
     @team.once
     def _open(self) -> None:
-        try:
-            self.state.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.state / "lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise InputError(f"{self.path} cannot be written to ({reason}): choose another --out") from None
-        try:
-            self._take_lock(self._lock)
-            self._lock.truncate(0)
-            self._lock.write(f"{os.getpid()}\n")
-            self._lock.flush()
+        with ExitStack() as held:  # gives the lock back where a check fails
+            try:
+                files.make_folder(self.state)
+                lock = held.enter_context(files.opened(self.state / "lock", os.O_RDWR | os.O_CREAT))
+                self._take_lock(lock)
+                os.ftruncate(lock, 0)
+                os.write(lock, f"{os.getpid()}\n".encode())
+            except OSError as error:
+                raise self._not_writable(error) from None
             self._check_contents()
             if not (self.path / "config.json").exists():
                 write_json(self.path / "config.json", config_to_json(self.config))
-            read_json(self.state / "stages.json", {})  # a damaged file is found while the lock can be given back
-        except BaseException:
-            self._lock.close()
-            raise
+            for left in (*self.path.glob("*.tmp"), *self.state.glob("**/*.tmp")):  # by a process that was killed
+                files.remove(left)
+            self._held = held.pop_all()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if self._lock is not None:
-            self._lock.close()  # closing releases the lock; so does the end of the process
+        self._held.close()  # closing releases the lock; so does the end of the process
 
     def recorded_settings(self, effective: RunConfig) -> RunConfig:
         """The settings that the run was started with after they were adapted to model and data, or these, recorded."""
         path = self.path / "settings.json"
-        if not path.exists():
+        recorded = None
+        if path.exists():
+            try:
+                recorded = load_config(self.path, path.name)
+            except InputError as error:
+                warnings.warn(f"{error}: it is written again", stacklevel=2)
+        team.wait()  # all have looked
+        if recorded is None:
             write_json(path, config_to_json(effective))
-        team.wait()
-        return load_config(self.path, path.name)
+            team.wait()
+        return recorded or load_config(self.path, path.name)
 
     @team.once
     def check(self) -> None:
         """Check the folder without making or locking anything. Raises: InputError, as on entering."""
-        if os.access(self.state / "lock", os.R_OK | os.W_OK):
-            with (self.state / "lock").open("a+", encoding="utf-8") as lock:
+        try:
+            with files.opened(self.state / "lock", os.O_RDWR) as lock:
                 self._take_lock(lock)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise self._not_writable(error) from None
         self._check_contents()
         place = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
         if not (place.is_dir() and os.access(place, os.W_OK)):
             raise InputError(f"{self.path} cannot be written to: choose another --out")
 
+    def _not_writable(self, error: OSError) -> InputError:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        return InputError(f"{self.path} cannot be written to ({reason}): choose another --out")
+
     def _check_contents(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file: give --out a folder")
-        if (self.path / "metrics.json").exists():
+        if finished_metrics(self.path) is not None:
             raise InputError(f"{self.path} holds a finished run, which is not overwritten: choose another --out")
+        if links := [path for path in self.path.rglob("*") if path.is_symlink()]:
+            raise InputError(f"{links[0]} is a link, and a run does not write through links: remove it, or choose "
+                             "another --out")
         if self.resume:
             load_config(self.path)
             check_same_settings(self.config)
@@ -144,45 +170,73 @@ class RunFolder:
             raise InputError(f"{self.path} already has a {present[0]} that a run would overwrite: choose "
                              "another --out")
 
-    def _take_lock(self, lock: IO[str]) -> None:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise InputError(f"{self.path} is in use by process {lock.read().strip()}: wait for it, or "
-                                 "choose another --out") from None
-            except OSError:  # the file system has no locks
-                pass
+    def _take_lock(self, lock: int) -> None:
+        try:
+            files.lock(lock, wait=False)
+        except BlockingIOError:
+            raise InputError(f"{self.path} is in use by process {files.read(lock).decode(errors='replace').strip()}: "
+                             "wait for it, or choose another --out") from None
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[bool]:
+    def stage(self, name: str, contents: Contents, reads: Sequence[str] = ()) -> Iterator[bool]:
         """Yields whether this stage must be run; leaving the block without an error marks it as done.
 
-        Each stage writes its results into the folder, and the next stage reads them from there. So a resumed run
-        gets exactly the same numbers. Seconds are summed over all attempts.
+        Each stage writes its results into the folder, and the next stages read them from there. So a resumed run
+        gets exactly the same numbers. `contents` gives the digests of the results. A stage is done again where they
+        are not on the disk as it made them, or where the results of the stages that it reads have changed; what a
+        stopped attempt left in state/`name` is used only if it was made from the same.
         """
-        entry = self._stages.setdefault(name, {"done": False, "seconds": 0.0})
-        if entry["done"]:
+        stage, read = self.stages.by_name.setdefault(name, Stage()), self._made_from(reads)
+        changed, damage = stage.read not in ("", read), stage.damage(contents)
+        team.wait()  # all have looked
+        if stage.made is not None and not changed and damage is None:
             yield False
             return
+        if stage.made is not None and team.first():
+            why = f"{damage} is missing or has changed" if damage else "what it was made from has changed"
+            warnings.warn(f"{self.path}: the stage {name!r} is done again, as {why}", stacklevel=3)
+        if stage.read != read:
+            self._forget(name)
+            team.wait()
+        stage.read, stage.made = read, None
+        self.stages.save(self.total_seconds())
         start = time.perf_counter()
         try:
             yield True
-            entry["done"] = True
-        finally:
-            entry["seconds"] += time.perf_counter() - start
-            self._stages["total"] = self.total_seconds()
-            write_json(self.state / "stages.json", self._stages)
+        except BaseException:
+            stage.seconds += time.perf_counter() - start
+            with suppress(files.NotSavedError):  # the error that is on its way says more
+                self.stages.save(self.total_seconds())
+            raise
         team.wait()  # the results of the stage are there for all processes
+        stage.seconds += time.perf_counter() - start
+        stage.made = contents()
+        self.stages.save(self.total_seconds())
+
+    def is_done(self, name: str, contents: Contents) -> bool:
+        """Whether a stage that reads no other is done; to be asked before the run begins."""
+        with warnings.catch_warnings(action="ignore"):  # the run itself says what is damaged
+            self.stages.load()
+        stage = self.stages.by_name.get(name, Stage())
+        return stage.made is not None and stage.damage(contents) is None
+
+    def _made_from(self, reads: Sequence[str]) -> str:
+        settings = self.path / "settings.json"
+        return self.stages.digest(reads, settings.read_bytes() if settings.exists() else b"")
+
+    @team.once
+    def _forget(self, name: str) -> None:
+        """Remove what a stopped attempt at a stage has left."""
+        files.remove(self.state / name)
+        self.history.keep(name, 0)
 
     def total_seconds(self) -> float:
         """Seconds that this run has taken, summed over all attempts."""
-        return self._earlier_seconds + time.perf_counter() - self._started
+        return self.stages.seconds + time.perf_counter() - self._started
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each stage, of everything else (loading, writing demonstrations, the report), and their total."""
-        stages = {name: entry["seconds"] for name, entry in self._stages.items() if name != "total"}
+        stages = {name: stage.seconds for name, stage in self.stages.by_name.items()}
         total = self.total_seconds()
         seconds = {**stages, "other": total - sum(stages.values()), "total": total}
         return {name: round(value, 2) for name, value in seconds.items()}

@@ -2,39 +2,87 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf_mini import team
+from rlhf_mini import files, team
+from rlhf_mini.errors import InputError
+from rlhf_mini.run.json_files import strict_json
+
+ARMS = ("ppo", "ppo_no_kl")
+Line = dict[str, Any]
 
 
 class History:
-    """history.jsonl: one line for each iteration of PPO, appended when the iteration ends."""
+    """history.jsonl: one line for each iteration of PPO, appended when the iteration ends.
+
+    A line that is damaged, or that no run writes, is left out with a warning that names it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self) -> list[dict[str, Any]]:
-        """Every whole line; a last line that was cut off by a crash is left out."""
-        if not self.path.exists():
-            return []
-        whole = [line for line in self.path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        return [json.loads(line) for line in whole]
+    def read(self) -> list[Line]:
+        """Every line that can be used, in the order of the file. Raises: InputError where it cannot be opened."""
+        try:
+            content = self.path.read_bytes() if self.path.exists() else b""
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read ({error.strerror}): remove it: it is made again") from None
+        lines = []
+        for number, line in enumerate(content.split(b"\n"), start=1):
+            try:
+                lines += [_parsed(line)] if line else []
+            except ValueError as error:
+                warnings.warn(f"{self.path}, line {number} is left out: {error}", stacklevel=2)
+        return lines
+
+    def of_arm(self, arm: str) -> list[Line]:
+        """The first iterations of an arm, up to the first that is missing."""
+        found = {line["iteration"]: line for line in self.read() if line["arm"] == arm}
+        whole: list[Line] = []
+        while len(whole) + 1 in found:
+            whole.append(found[len(whole) + 1])
+        return whole
+
+    def digest(self, arm: str, iterations: int | None = None) -> str:
+        """The SHA-256 of the arm's first iterations, by default of all; seconds do not count."""
+        lines = [{**line, "seconds": None} for line in self.of_arm(arm)[:iterations]]
+        return hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
 
     @team.once
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add one line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        """Add one line, which is on the disk on return. Raises: NotSavedError."""
+        files.append(self.path, _written(line))
 
     @team.once
-    def truncate(self, arm: str, iterations: int) -> None:
-        """Remove the lines of `arm` after its first `iterations` iterations, which a resumed run does again."""
-        lines = self.read()
-        of_arm = [line for line in lines if line["arm"] == arm]
-        kept = [line for line in lines if line["arm"] != arm] + of_arm[:iterations]
-        scratch = self.path.with_name(self.path.name + ".tmp")
-        scratch.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        scratch.replace(self.path)
+    def keep(self, arm: str, iterations: int) -> None:
+        """Remove the lines of `arm` after its first `iterations`, which a resumed run does again, and all damage."""
+        if not self.path.exists():
+            return
+        others = [line for line in self.read() if line["arm"] != arm]
+        content = b"".join(map(_written, [*others, *self.of_arm(arm)[:iterations]]))
+        if content != self.path.read_bytes():
+            files.write(self.path, content)
+
+
+def _written(line: Mapping[str, Any]) -> bytes:
+    """The line in JSON, which has no infinite numbers: they become null."""
+    finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value
+              for name, value in line.items()}
+    return json.dumps(finite, allow_nan=False).encode() + b"\n"
+
+
+def _parsed(content: bytes) -> Line:
+    """The line as a run writes it: an arm, and numbers by name. Raises: ValueError, saying what it is instead."""
+    line = strict_json(content)
+    if not isinstance(line, dict) or line.get("arm") not in ARMS or type(line.get("iteration")) is not int:
+        raise ValueError("it is not an iteration of PPO")
+    for name, value in line.items():
+        if name != "arm" and value is not None and not (type(value) in (int, float) and math.isfinite(value)):
+            raise ValueError(f"its {name} is not a number")
+    return line

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from rlhf_mini import team
+from rlhf_mini import files, team
 from rlhf_mini.errors import InputError
 
 
 @team.once
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one step: a reader finds the old file or the new one, and nothing in between."""
-    scratch = path.with_name(path.name + ".tmp")
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    scratch.write_text(text + "\n", encoding="utf-8")
-    scratch.replace(path)
+    """Write a JSON file in one step. Raises: NotSavedError; an old file is then still there."""
+    files.write(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path, default: Any) -> Any:
     """The content of a JSON file, or `default` where there is no file. Raises: InputError where it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
-    except ValueError as error:
+        return strict_json(path.read_bytes()) if path.exists() else default
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}): fix or remove it, or start in another folder") from None
+
+
+def strict_json(content: bytes) -> Any:
+    """What the JSON says. Raises: ValueError for what is not JSON: NaN and endless nesting, too."""
+    try:
+        return json.loads(content.decode(), parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

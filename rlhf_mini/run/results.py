@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from rlhf_mini import files
 from rlhf_mini.evaluate import Samples, best_of_n
 from rlhf_mini.metrics import DISTINCT_AMONG, evaluate_samples, example_stories
 from rlhf_mini.plots import STYLES
@@ -24,7 +26,8 @@ BEST_OF_PROMPTS = DISTINCT_AMONG  # best of n samples 16 endings for each prompt
 def measure(context: RunContext, models: Mapping[str, PreTrainedModel], score: Score) -> dict[str, Any]:
     """Figures and stories of every model, and of best of n, on the same held-out prompts."""
     path, tales_world = context.folder.state / "evaluation.json", context.task.tales_world
-    with context.folder.stage("evaluation") as todo:
+    reads = ["sft", "reward_model", "ppo", "ppo_no_kl"]
+    with context.folder.stage("evaluation", partial(files.digests, path), reads) as todo:
         if todo:
             pairs = evaluation_samples(context, models, score)
             samples = dict(progress(pairs, len(STYLES), "evaluation", lambda pair: pair[0]))

@@ -8,7 +8,8 @@ from statistics import median
 from typing import Any
 
 from rlhf_mini.run.config import RunConfig
-from rlhf_mini.run.json_files import read_json, write_json
+from rlhf_mini.run.folder import finished_metrics
+from rlhf_mini.run.json_files import write_json
 from rlhf_mini.run.saved_config import check_same_settings
 from rlhf_mini.tables import COLUMNS, MODELS
 
@@ -39,9 +40,8 @@ def run_seeds(run: Callable[[RunConfig, bool], Metrics], configs: Sequence[RunCo
     finished = {}
     for config in configs:
         check_same_settings(config)
-        if not (config.out / "metrics.json").exists():
-            run(config, (config.out / "config.json").exists())
-        finished[config.seed] = read_json(config.out / "metrics.json", {})
+        metrics = finished_metrics(config.out)
+        finished[config.seed] = metrics or run(config, (config.out / "config.json").exists())
     gathered = gather(finished)
     write_json(out / "seeds.json", gathered)
     return gathered

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import compress
+from itertools import cycle, islice
 from typing import Any
 
 from rlhf_mini.errors import InputError
+from rlhf_mini.given import text_lists
 from rlhf_mini.language_model import check_prompts, context_length, encode_endings, encode_prompts
 from rlhf_mini.run.config import RunConfig
-from rlhf_mini.run.tasks import Task, seed_for
+from rlhf_mini.run.tasks import Task, leaving_out, rankings_task, seed_for, without
 
 TUNED_WIDTH = 128  # the width of the embedded model, on which the learning rates were tuned
 ENDINGS_MEASURED = 2000  # the longest of this many demonstrations sets the response limit
@@ -36,16 +36,14 @@ def choose_sizes(config: RunConfig, seen_tales: bool) -> RunConfig:
 def adapt_to_model(config: RunConfig, model: Any, tokenizer: Any, task: Task) -> tuple[RunConfig, Task]:
     """Adapt settings and task to this model, and give each stage its seed.
 
-    Raises: InputError for a prompt that is longer than the model's context.
+    Odd texts are left out first (see `leave_out`), so that none of them decides for the others: the limits of the run
+    follow from what is kept.
+    Raises: InputError if too little is kept.
     """
-    prompts = list(dict.fromkeys([*task.prompts, *task.held_out, *task.to_judge]))
-    prompt_ids = encode_prompts(tokenizer, prompts)
-    check_prompts(model, prompt_ids, prompts, 1)
-    task = _drop_too_long(model, tokenizer, task)
-    endings = [ending for _, ending in task.demonstrations[:ENDINGS_MEASURED]]
-    longest = max(map(len, encode_endings(tokenizer, endings)))
-    requested = min(max(config.ppo.max_new_tokens, longest), context_length(model) - 1)
-    limit = check_prompts(model, prompt_ids, prompts, requested)
+    task = leave_out(config, model, tokenizer, task)
+    prompts = _prompts_of(task)
+    requested = min(max(config.ppo.max_new_tokens, longest_ending(tokenizer, task)), context_length(model) - 1)
+    limit = check_prompts(model, encode_prompts(tokenizer, prompts), prompts, requested)
     rate_factor = min(1.0, TUNED_WIDTH / model.config.hidden_size)  # Adam needs rates proportional to 1 / width
     sft, reward, ppo = (stage_settings(part, config.seed, name, rate_factor) for name, part in
                         (("sft", config.sft), ("reward", config.reward), ("ppo", config.ppo)))
@@ -67,21 +65,86 @@ def fits_context(model: Any, tokenizer: Any, prompts: Sequence[str], endings: Se
 
     Sampled texts are checked too: encoded again, a text may have more tokens than were sampled.
     """
+    prompts, endings = text_lists(prompts=prompts, endings=endings)
     lengths = zip(encode_prompts(tokenizer, prompts), encode_endings(tokenizer, endings), strict=True)
     return [len(prompt) + len(ending) <= context_length(model) for prompt, ending in lengths]
 
 
-def _drop_too_long(model: Any, tokenizer: Any, task: Task) -> Task:
-    """The task without texts that are too long for the model. Raises: InputError if most are too long."""
-    pairs = task.demonstrations
-    demonstrations = list(compress(pairs, fits_context(model, tokenizer, *map(list, zip(*pairs, strict=True)))))
-    judgements = [judged for judged in task.judgements if all(
-        fits_context(model, tokenizer, [judged.prompt] * len(judged.completions), judged.completions))]
-    if not demonstrations or len(judgements) < len(task.judgements) / 2:
-        raise InputError(f"of {len(pairs)} demonstrations and {len(task.judgements)} rankings only "
-                         f"{len(demonstrations)} and {len(judgements)} fit into the model's context of "
-                         f"{context_length(model)} tokens: give shorter texts, or a base with a longer context")
-    if left_out := len(task.judgements) - len(judgements):
-        warnings.warn(f"{left_out} of {len(task.judgements)} rankings are left out: prompt and completion "
-                      f"are longer than the model's context of {context_length(model)} tokens", stacklevel=2)
-    return replace(task, demonstrations=demonstrations, judgements=judgements)
+def longest_ending(tokenizer: Any, task: Task) -> int:
+    """The length of the longest demonstration, in tokens; one more than twice as long as nine in ten does not count."""
+    endings = [ending for _, ending in task.demonstrations[:ENDINGS_MEASURED]]
+    lengths = sorted(map(len, encode_endings(tokenizer, endings)))
+    usual = lengths[len(lengths) * 9 // 10]
+    return max(length for length in lengths if length <= 2 * usual)
+
+
+# --- texts that are left out ------------------------------------------------------------------------------------
+
+
+def leave_out(config: RunConfig, model: Any, tokenizer: Any, task: Task) -> Task:
+    """The task without texts that this model cannot use; a note counts them and names the first.
+
+    A demonstration or a ranking is left out if a prompt with its completion is longer than the context. A prompt is
+    left out if it is empty, or so long that it would cut the responses to all others (see `odd_prompts`): from
+    training and evaluation alike, because a response that has no room tells nothing. Evaluations keep their number of
+    samples: the other prompts come more often. Given rankings are divided into training and test after that, so
+    everything that a task needs is checked again, and a resumed run divides its copy of them in the same way.
+    Raises: InputError if too little is kept.
+    """
+    if not task.judgements:
+        return _leave_out_prompts(config, model, tokenizer, task)
+    judged = task.judgements
+    owners = [number for number, one in enumerate(judged) for _ in one.completions]
+    fits = fits_context(model, tokenizer, [judged[number].prompt for number in owners],
+                        [text for one in judged for text in one.completions])
+    long = {number: f"it is longer with a completion than the model's context of {context_length(model)} tokens"
+            for number, fitting in zip(owners, fits, strict=True) if not fitting}
+    odd = odd_prompts(config, model, tokenizer, [one.prompt for one in without(long, judged)])
+    left_out = {number: long.get(number) or odd[one.prompt] for number, one in enumerate(judged)
+                if number in long or one.prompt in odd}
+    if not left_out:
+        return task
+    with leaving_out(left_out, judged):
+        if len(left_out) > len(judged) / 2:
+            raise InputError("give shorter texts, or a base with a longer context")
+        return rankings_task(config, without(left_out, judged))
+
+
+def _leave_out_prompts(config: RunConfig, model: Any, tokenizer: Any, task: Task) -> Task:
+    """The same where there are no rankings yet."""
+    pairs, prompts = task.demonstrations, _prompts_of(task)
+    fits = fits_context(model, tokenizer, *map(list, zip(*pairs, strict=True)))
+    long = {number: f"it is longer with its ending than the model's context of {context_length(model)} tokens"
+            for number, fitting in enumerate(fits) if not fitting}
+    odd = odd_prompts(config, model, tokenizer, prompts)
+    with (leaving_out(long, pairs, "demonstrations"),
+          leaving_out({prompts.index(prompt): why for prompt, why in odd.items()}, prompts, "prompts")):
+        train, held_out, to_judge = ([prompt for prompt in each if prompt not in odd]
+                                     for each in (task.prompts, task.held_out, task.to_judge))
+        if not (train and held_out and set(to_judge) - task.test_prompts and len(long) < len(pairs)):
+            raise InputError("too few texts are left: give a base with a longer context")
+        return replace(task, demonstrations=without(long, pairs), prompts=train, to_judge=to_judge,
+                       held_out=list(islice(cycle(held_out), len(task.held_out))))
+
+
+def odd_prompts(config: RunConfig, model: Any, tokenizer: Any, prompts: Sequence[str]) -> dict[str, str]:
+    """Why a prompt is left out, for each that is: it is empty, or so long that it costs more than it is worth.
+
+    The longest prompt limits the responses to all. So the longest ones are left out where that makes the responses
+    long enough: to leave out 1 % must make them about 3 % longer, to leave out half eight times as long (it is share
+    kept³ x room that is made largest). Room beyond half of the requested limit does not count, so prompts that leave
+    that much are all kept. The same rule leaves out nothing of what it has kept.
+    """
+    context, enough = context_length(model), max(1, config.ppo.max_new_tokens // 2)
+    distinct = list(dict.fromkeys(prompts))
+    lengths = dict(zip(distinct, map(len, encode_prompts(tokenizer, distinct)), strict=True))
+    usable = sorted(n for n in lengths.values() if 0 < n < context)
+    worth = {n: kept**3 * min(context - n, enough) for kept, n in enumerate(usable, start=1)}  # by the longest kept
+    longest = max(worth, key=lambda n: (worth[n], n), default=0)
+    return {prompt: f"its {n} tokens leave {max(0, context - n)} of the model's {context} for a response"
+            if n else "it is empty" for prompt, n in lengths.items() if not 0 < n <= longest}
+
+
+def _prompts_of(task: Task) -> list[str]:
+    """Every prompt of a task, once."""
+    return list(dict.fromkeys([*task.prompts, *task.held_out, *task.to_judge]))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-from collections.abc import Collection, Iterable, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlhf_mini import rankings, tales
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, naming, shown
 from rlhf_mini.rankings import Ranking, RankingSession
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.progress import progress
+from rlhf_mini.texts import listed
 
 TEST_SHARE = 1 / 6  # this share of the judged prompts tests the reward model
 PPO_PROMPTS = 4096
@@ -44,11 +47,11 @@ class Task:
         return self.reason is None
 
 
-def given_rankings(config: RunConfig, copy: Path) -> list[Ranking]:
-    """The records of the user's ranking files, if any; a resumed run reads its own copy of them."""
+def given_rankings(config: RunConfig, copy: Path | None) -> list[Ranking]:
+    """The records of the user's ranking files, if any; a resumed run reads its own copy of them, if it is whole."""
     if not config.rankings:
         return []
-    return rankings.load_rankings([copy] if copy.exists() else config.rankings)
+    return rankings.load_rankings([copy] if copy else config.rankings)
 
 
 def make_task(config: RunConfig, given: Sequence[Ranking]) -> Task:
@@ -71,11 +74,17 @@ def tales_task(config: RunConfig) -> Task:
 def rankings_task(config: RunConfig, records: Sequence[Ranking]) -> Task:
     """Given judgements: their prompts, and as demonstrations the completions that are ranked best.
 
-    Raises: InputError if there are fewer than two prompts, if the training prompts have no preference, or if a text
-    cannot be encoded.
+    A ranking with a text that cannot be encoded is left out, with a note.
+    Raises: InputError if there are fewer than two prompts, or if the training prompts have no preference.
     """
     judgements = sorted_judgements(records)
-    _check_texts(judgements)
+    broken = {number: "a text holds an unpaired surrogate, which UTF-8 cannot encode"
+              for number, judged in enumerate(judgements) if not _can_be_encoded(judged)}
+    with leaving_out(broken, judgements):
+        return _task_of(config, without(broken, judgements))
+
+
+def _task_of(config: RunConfig, judgements: list[Ranking]) -> Task:
     prompts = sorted({judgement.prompt for judgement in judgements})
     pairs = rankings.to_pairs(judgements)
     if len(prompts) < 2 or not pairs:
@@ -102,6 +111,7 @@ def ask_panel(items: Sequence[tuple[str, Sequence[str]]], by_all: int, folder: P
     Every annotator ranks the first `by_all` items; each other item is ranked by one annotator. What `folder` already
     holds from a stopped run is not asked again.
     """
+    items = listed("items", items, "a list of (prompt, completions)")
     panel = progress(tales.PANEL, len(tales.PANEL), "judging", lambda annotator: annotator.name)
     for number, annotator in enumerate(panel):
         mine = [item for i, item in enumerate(items) if i < by_all or i % len(tales.PANEL) == number]
@@ -146,15 +156,38 @@ def split_judgements(judgements: Iterable[Ranking], test: Collection[str]) -> tu
     return parts
 
 
-def _check_texts(judgements: Sequence[Ranking]) -> None:
-    """Raises: InputError naming a record with an unpaired surrogate, which UTF-8 cannot encode."""
-    for judged in judgements:
-        for text in (judged.prompt, *judged.completions):
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise InputError(f"the ranked text {text[:60]!r} (record {judged.id}) holds an unpaired "
-                                 "surrogate: fix that line, or remove it") from None
+def without(left_out: Mapping[int, str], items: Iterable[Any]) -> list[Any]:
+    """The items, without those whose numbers are left out."""
+    return [item for number, item in enumerate(items) if number not in left_out]
+
+
+@contextlib.contextmanager
+def leaving_out(reasons: Mapping[int, str], items: Sequence[Any], kind: str = "rankings") -> Iterator[None]:
+    """Say in one note how many items are left out, and name the first; an error in the block names it too.
+
+    `reasons` are by the number of the item, which is a prompt, a ranking or a (prompt, ending).
+    """
+    if not reasons:
+        yield
+        return
+    number, reason = next(iter(reasons.items()))
+    item = items[number]
+    prompt = item.prompt if isinstance(item, Ranking) else item if isinstance(item, str) else item[0]
+    record = f" (record {item.id})" if isinstance(item, Ranking) else ""
+    note = (f"{len(reasons)} of {len(items)} {kind} are left out, the first with the prompt {shown(prompt)}{record}: "
+            f"{reason}")
+    with naming(note):
+        yield
+    warnings.warn(note, stacklevel=4)
+
+
+def _can_be_encoded(judged: Ranking) -> bool:
+    """Whether no text has half a character in it; two halves in two texts make no character."""
+    try:
+        "\n".join([judged.prompt, *judged.completions]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _why_not_tales(judgements: Sequence[Ranking]) -> str | None:

@@ -23,6 +23,7 @@ from rlhf_mini.tales.patterns import (
     Token,
     Variant,
 )
+from rlhf_mini.texts import text
 
 MAX_SENTENCES = 5
 MAX_WORDS = 44  # words and punctuation marks of an ending
@@ -129,7 +130,7 @@ class Story:
 
 def is_held_out(opening: str) -> bool:
     """Whether an opening is held out: one in eight, chosen by a hash of its text, never occurs in training."""
-    return zlib.crc32(opening.encode()) % 8 == 0
+    return zlib.crc32(text("opening", opening).encode(errors="surrogatepass")) % 8 == 0
 
 
 def _fill(variant: Variant, words: dict[str, str]) -> tuple[Token, ...]:
@@ -213,8 +214,7 @@ def compose(seed: int, split: str | None = None) -> Story:
 
     Raises: InputError for another split.
     """
-    if split not in (None, "train", "held_out"):
-        raise InputError(f'split is {split!r}: give "train", "held_out" or None')
+    _check_split(split)
     rng = random.Random(seed)
     while True:
         opening, scene = write_opening(rng)
@@ -224,6 +224,11 @@ def compose(seed: int, split: str | None = None) -> Story:
     return Story(opening, scene, sentences, log_probability)
 
 
+def _check_split(split: str | None) -> None:
+    if split not in (None, "train", "held_out"):
+        raise InputError(f'split is {split!r}: give "train", "held_out" or None')
+
+
 def write(seed: int, split: str | None = None) -> tuple[str, str]:
     """A tale: (opening, ending)."""
     story = compose(seed, split)
@@ -231,7 +236,8 @@ def write(seed: int, split: str | None = None) -> tuple[str, str]:
 
 
 def openings(count: int, seed: int, split: str | None = None) -> list[str]:
-    """`count` different openings, of one split or of both."""
+    """`count` different openings, of one split or of both. Raises: InputError for another split."""
+    _check_split(split)
     found: dict[str, None] = {}
     rng = random.Random(f"openings {seed}")
     while len(found) < count:
@@ -245,4 +251,5 @@ def skeleton(ending: str) -> str:
     """The ending with names, things and places replaced by slots: equal for endings that differ in these alone."""
     slots = {**dict.fromkeys(FILLERS["HERO"], "NAME"), **dict.fromkeys(FILLERS["THING"], "THING"),
              **dict.fromkeys(FILLERS["PLACE"], "PLACE")}
-    return "".join(t[: len(t) - len(w)] + slots.get(w, w) for t in tokenise(ending) for w in [t.lstrip()])
+    tokens = tokenise(text("ending", ending))
+    return "".join(t[: len(t) - len(w)] + slots.get(w, w) for t in tokens for w in [t.lstrip()])

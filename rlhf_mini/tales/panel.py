@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rlhf_mini.errors import InputError
 from rlhf_mini.tales.lexicon import DATA
 from rlhf_mini.tales.reader import Attributes, Reading, read
+from rlhf_mini.texts import texts
 
 _panel = tomllib.loads((DATA / "panel.toml").read_text(encoding="utf-8"))
 NOISE, STEP, MEAN, DEVIATION = (float(_panel[name]) for name in ("noise", "step", "mean", "deviation"))
@@ -54,8 +55,9 @@ class Annotator:
         return sum(weight * getattr(attributes, name) for name, weight in self.weights)
 
     def impressions(self, opening: str, completions: Sequence[str], rng: random.Random) -> list[float]:
-        """Noisy utilities, one for each completion."""
-        return [self.utility(opening, completion) + rng.gauss(0, NOISE) for completion in completions]
+        """Noisy utilities, one for each completion. Raises: InputError where these are no list of texts."""
+        return [self.utility(opening, completion) + rng.gauss(0, NOISE)
+                for completion in texts("completions", completions)]
 
     def rank(self, opening: str, completions: Sequence[str], rng: random.Random) -> list[list[int]]:
         """Tie groups of indices, best first; impressions in the same STEP of the scale tie."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 from rlhf_mini.tales.grammar import MAX_SENTENCES, Scene
 from rlhf_mini.tales.lexicon import GENDER
 from rlhf_mini.tales.patterns import ENDINGS, OPENINGS, ORIGINS, THING_STATES, Pattern, Trie, tokens_and_classes
+from rlhf_mini.texts import text
 
 _OPENINGS, _ENDINGS = Trie(OPENINGS), Trie(ENDINGS)
 MAX_PARSES = 64  # parses of one text that are tried; a tale has one or two
@@ -129,13 +130,18 @@ def _attributes(ending: str, parse: list[Match]) -> Attributes:
     )
 
 
-@lru_cache(maxsize=65_536)  # the same endings are read many times
 def read(opening: str, ending: str) -> Reading:
     """Judge an ending: its sentences must be grammatical, and the whole tale must be coherent.
 
     Coherent implies grammatical. An ending that does not end, has fewer than two or more than five
     sentences, or whose opening is not of this world, is not grammatical.
+    Raises: InputError where one of the two is no text.
     """
+    return _read(text("opening", opening), text("ending", ending))
+
+
+@lru_cache(maxsize=65_536)  # the same endings are read many times
+def _read(opening: str, ending: str) -> Reading:
     parses, stuck = _parses(_ENDINGS, ending)
     scene = read_opening(opening)
     whole = [p for p in parses if p and p[-1].pattern.closes and 2 <= len(p) <= MAX_SENTENCES]

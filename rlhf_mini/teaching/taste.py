@@ -25,6 +25,7 @@ from rlhf_mini import rankings
 from rlhf_mini.config import PPOConfig, RewardConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import sample_endings
+from rlhf_mini.given import text_lists
 from rlhf_mini.language_model import context_length, decode_endings, encode_endings, encode_prompts
 from rlhf_mini.ppo import Score
 from rlhf_mini.rankings import Ranking
@@ -34,6 +35,7 @@ from rlhf_mini.run.tasks import ratings_on_own_scale as ratings_on_own_scale
 from rlhf_mini.run.tasks import simulate_judging as simulate_judging
 from rlhf_mini.sampling import Rollout
 from rlhf_mini.tales import Annotator
+from rlhf_mini.texts import texts
 
 # None of these is on the panel, whose five annotators all like kind deeds and glad endings.
 SIMULATED_TASTES = {
@@ -55,6 +57,7 @@ def taste_items(language_model: PreTrainedModel, tokenizer: Any, openings: Seque
 
     An opening with only one ending is left out, because there is nothing to rank.
     """
+    openings = texts("openings", openings)
     ppo, copies = PPOConfig(), each + EXTRA
     prompts = [opening for opening in openings for _ in range(copies)]
     endings = sample_endings(language_model, tokenizer, prompts, max_new_tokens=ppo.max_new_tokens,
@@ -107,7 +110,7 @@ def score_by_text(reward_model: PreTrainedModel, reward_tokenizer: Any, tokenize
 
 def utilities(annotator: Annotator, prompts: Sequence[str], endings: Sequence[str]) -> Tensor:
     """The utility of each ending for a simulated annotator, without noise. Shapes: -> (N,). Units: points."""
-    pairs = zip(prompts, endings, strict=True)
+    pairs = zip(*text_lists(prompts=prompts, endings=endings), strict=True)
     return torch.tensor([annotator.utility(prompt, ending) for prompt, ending in pairs], dtype=torch.float64)
 
 
@@ -164,6 +167,7 @@ def blind_pairs(prompts: Sequence[str], before: Sequence[str], after: Sequence[s
 
     The session shuffles each pair once more. Raises: InputError if a prompt occurs twice.
     """
+    prompts, before, after = text_lists(prompts=prompts, before=before, after=after)
     if len(set(prompts)) < len(prompts):
         raise InputError(f"of {len(prompts)} prompts only {len(set(prompts))} differ: give each prompt once")
     rng = random.Random(seed)

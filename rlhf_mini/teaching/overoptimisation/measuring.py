@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rlhf_mini.errors import InputError
+from rlhf_mini.texts import text, texts
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def overused(after: Iterable[str], before: Iterable[str], words: int = 3,
     A phrase is `words` words in a row, without punctuation and capitals. After a phrase is found, the endings with it
     are left out of the search for the next one. So a sentence that occurs often is found once, not in several pieces.
     """
-    endings = list(after)
+    endings, before = texts("after", after), texts("before", before)
     found: list[tuple[str, float, float]] = []
     shares, shares_before, remaining = _shares(endings, words), _shares(before, words), endings
     while len(found) < count:
@@ -116,7 +117,7 @@ def worth_of_words(score: Callable[[list[str]], Sequence[float]], ending: str) -
 
     `score` returns one number for each ending of a list.
     """
-    words = ending.split()
+    words = text("ending", ending).split()
     shorter = [" ".join(words[:i] + words[i + 1:]) for i in range(len(words))]
     whole, *others = (float(x) for x in score([ending, *shorter]))
     return [(word, whole - other) for word, other in zip(words, others, strict=True)]

@@ -1,0 +1,245 @@
+"""A run whose files are damaged, cut or missing is done again where that is needed, and ends with the same numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_run import make_base, numbers, shrink_constants, tiny_config
+
+from rlhf_mini import files, pipeline
+from rlhf_mini.errors import InputError
+from rlhf_mini.run.config import RunConfig
+from rlhf_mini.run.folder import RunFolder, finished_metrics
+from rlhf_mini.run.history import History
+from rlhf_mini.run.saved_config import load_config
+from rlhf_mini.run.stages import Stages
+
+STAGES = ("sft", "rankings", "reward_model", "ppo", "ppo_no_kl", "evaluation")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small run that nothing stopped; every later run in this module is as small."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_constants(patch)
+        folder = tmp_path_factory.mktemp("finished")
+        pipeline.run(tiny_config(make_base(folder / "base"), folder / "run"))
+        yield folder / "run"
+
+
+@pytest.fixture
+def stopped(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the run, stopped just before its end."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "metrics.json").unlink()
+    return out
+
+
+def resumed(out: Path) -> tuple[dict[str, Any], list[str]]:
+    """The numbers of a run that is resumed, and the stages that it said are done again."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pipeline.run(load_config(out), resume=True)
+    said = [str(warning.message) for warning in caught]
+    return numbers(out), [stage for stage in STAGES if any(f"stage '{stage}' is done again" in line for line in said)]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def lines_of(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+    "weights cut": (lambda out: cut(out / "sft" / "model.safetensors"), ["sft"]),
+    "a tokenizer removed": (lambda out: (out / "sft" / "tokenizer.json").unlink(), ["sft"]),
+    "rankings cut": (lambda out: cut(out / "rankings.jsonl"), ["rankings"]),
+    "rankings without a line": (lambda out: lines_of(out / "rankings.jsonl", lambda x: x[:-1]), ["rankings"]),
+    "a byte of the reward model": (lambda out: flip(out / "reward_model" / "model.safetensors"), ["reward_model"]),
+    "figures that are texts": (lambda out: (out / "state" / "reward_model.json").write_text('{"accuracy": "x"}'),
+                               ["reward_model"]),
+    "a policy removed": (lambda out: shutil.rmtree(out / "policy"), ["ppo"]),
+    "a history cut": (lambda out: cut(out / "history.jsonl"), ["ppo_no_kl"]),
+    "a history without its first line": (lambda out: lines_of(out / "history.jsonl", lambda x: x[1:]), ["ppo"]),
+    "a history without its last line": (lambda out: lines_of(out / "history.jsonl", lambda x: x[:-1]), ["ppo_no_kl"]),
+    "another number in the history": (lambda out: lines_of(out / "history.jsonl", lambda x: [
+        x[0].replace(b'"episodes": 6', b'"episodes": 7'), *x[1:]]), ["ppo"]),
+    "an empty evaluation": (lambda out: (out / "state" / "evaluation.json").write_text("{}"), ["evaluation"]),
+    "an evaluation removed": (lambda out: (out / "state" / "evaluation.json").unlink(), ["evaluation"]),
+    "stages of another shape": (lambda out: (out / "state" / "stages.json").write_text('{"sft": {"done": true}}'), []),
+    "no stages": (lambda out: (out / "state" / "stages.json").unlink(), []),
+    "metrics cut": (lambda out: (out / "metrics.json").write_text('{"sft": {'), []),
+    "metrics that are none": (lambda out: (out / "metrics.json").write_text('{"sft": {"gold_mean": "x"}}'), []),
+    "settings cut": (lambda out: cut(out / "settings.json"), []),
+}
+
+
+SOME = [pytest.param(name, marks=[] if number % 3 == 1 else pytest.mark.faults) for number, name in enumerate(DAMAGE)]
+
+
+@pytest.mark.parametrize("damage", SOME)
+def test_what_is_damaged_is_done_again_and_nothing_else(damage: str, finished: Path, stopped: Path) -> None:
+    harm, again = DAMAGE[damage]
+    harm(stopped)
+    found, said = resumed(stopped)
+    assert found == numbers(finished)
+    assert said == again
+    assert not list(stopped.rglob("*.tmp"))
+
+
+def test_stages_after_one_that_comes_out_differently_are_done_again(finished: Path, stopped: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    (stopped / "reward_model" / "model.safetensors").unlink()
+    monkeypatch.setattr(pipeline, "NORMALISE_ON", 24)  # as another version might
+    found, said = resumed(stopped)
+    assert said == ["reward_model", "ppo", "ppo_no_kl", "evaluation"]
+    assert found["weights"].keys() == numbers(finished)["weights"].keys() and found != numbers(finished)
+
+
+@pytest.mark.parametrize("harm", ["no file", "cut", "not finite", "another model", "history is shorter"])
+def test_a_state_of_ppo_that_cannot_be_used_lets_the_arm_begin_again(harm: str, finished: Path, stopped: Path) -> None:
+    """The folder `state/ppo` is not taken for the file in it: a run stopped at its first checkpoint went nowhere."""
+    state = stopped / "state" / "ppo" / "ppo_state.safetensors"
+    shutil.rmtree(stopped / "policy")
+    if harm == "no file":
+        state.unlink()
+        state.with_name("ppo_state.safetensors.1.tmp").write_bytes(b"half")
+    elif harm == "history is shorter":
+        lines_of(stopped / "history.jsonl", lambda x: [x[0], *x[5:]])
+    elif harm == "another model":
+        shutil.copy(stopped / "sft" / "model.safetensors", state)
+    else:
+        (cut if harm == "cut" else lambda path: path.write_bytes(with_nan(path)))(state)
+    found, said = resumed(stopped)
+    assert found == numbers(finished) and said == ["ppo"]
+    assert not list(stopped.rglob("*.tmp"))
+
+
+def with_nan(path: Path) -> bytes:
+    """The last number of a file of float32 tensors is not a number any more."""
+    return path.read_bytes()[:-4] + b"\x00\x00\xc0\x7f"
+
+
+def test_a_copy_of_given_rankings_that_was_cut_is_made_again(finished: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "given.jsonl", tmp_path / "run"
+    shutil.copy(finished / "rankings.jsonl", source)
+    config = replace(load_config(finished), out=out, rankings=(source,))
+    unbroken = pipeline.run(replace(config, out=tmp_path / "unbroken"))
+    pipeline.run(config)
+    (out / "metrics.json").unlink()
+    cut(out / "rankings.jsonl")
+    with pytest.warns(UserWarning, match=r"'rankings' is done again, as rankings\.jsonl is missing or has changed"):
+        metrics = pipeline.run(config, resume=True)
+    assert (out / "rankings.jsonl").read_bytes() == (tmp_path / "unbroken" / "rankings.jsonl").read_bytes()
+    assert {**metrics, "seconds": 0} == {**unbroken, "seconds": 0}
+    (out / "metrics.json").unlink()
+    cut(out / "rankings.jsonl")
+    source.unlink()
+    with pytest.raises(InputError, match=r"given\.jsonl cannot be read"):
+        pipeline.run(config, resume=True)
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "sft", "state/stages.json", "report.html"])
+def test_a_link_in_a_run_is_not_written_through(name: str, stopped: Path, tmp_path: Path) -> None:
+    place, target = stopped / name, tmp_path / "target"
+    if place.is_dir():
+        shutil.rmtree(place)
+        target.mkdir()
+    else:
+        place.unlink()
+        target.write_text("somebody's")
+    place.symlink_to(target)
+    with pytest.raises(InputError, match=f"{place.name} is a link"):
+        pipeline.run(load_config(stopped), resume=True)
+    assert list(target.iterdir()) == [] if target.is_dir() else target.read_text() == "somebody's"
+
+
+# --- one line or a right value, whatever a file holds ------------------------------------------------------------
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.sampled_from(
+                        ["arm", "iteration", "score", "seconds", "stages", "read", "made", "sft"]), inner, max_size=4))
+CONTENT = st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode())
+LINE = st.sampled_from([
+    b'{"arm": "ppo", "iteration": 1, "score": 0.5}', b'{"arm": "ppo", "iteration": 2}', b"", b"\0" * 9,
+    b'{"arm": "ppo_no_kl", "iteration": 1, "score": NaN}', b'{"arm": "x", "iteration": 1}'])
+
+
+@settings(max_examples=60, deadline=None)
+@given(lines=st.lists(CONTENT | LINE, max_size=6), iterations=st.integers(0, 3))
+def test_any_history(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], iterations: int) -> None:
+    history = History(tmp_path_factory.mktemp("history") / "history.jsonl")
+    history.path.write_bytes(b"\n".join(lines))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = history.of_arm("ppo")
+        history.keep("ppo", iterations)
+    assert history.of_arm("ppo") == before[:iterations]
+    assert [line["iteration"] for line in before] == list(range(1, len(before) + 1))
+    history.append({"arm": "ppo", "iteration": len(before[:iterations]) + 1, "score": float("inf")})
+    assert history.of_arm("ppo")[-1]["score"] is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(content=CONTENT)
+def test_any_stages(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.mktemp("stages") / "stages.json"
+    path.write_bytes(content)
+    stages = Stages(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stages.load()
+    assert stages.seconds >= 0
+    stages.save(1.5)
+    again = Stages(path)
+    again.load()
+    assert (again.seconds, again.by_name) == (1.5, stages.by_name)
+
+
+@settings(max_examples=40, deadline=None)
+@given(content=CONTENT)
+def test_any_metrics(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    folder = tmp_path_factory.mktemp("metrics")
+    (folder / "metrics.json").write_bytes(content)
+    assert finished_metrics(folder) is None
+
+
+def test_history_names_the_line_that_it_leaves_out(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl")
+    history.append({"arm": "ppo", "iteration": 1})
+    for line, why in ((b'{"arm": "ppo", "iter', "Unterminated"), (b"\0" * 40, ""),
+                      (b'{"iteration": 1}', "not an iteration"),
+                      (b"[1]", "not an iteration"), (b'{"arm": "\xff"}', "utf-8"),
+                      (b'{"arm": "ppo", "iteration": 2, "score": "high"}', "its score is not a number")):
+        history.path.write_bytes(history.path.read_bytes().split(b"\n")[0] + b"\n" + line + b"\n")
+        with pytest.warns(UserWarning, match=rf"history\.jsonl, line 2 is left out: .*{why}"):
+            assert len(history.read()) == 1
+
+
+def test_a_run_without_locks_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    monkeypatch.setattr(files, "_TOLD", [])
+    with pytest.warns(files.FileSystemWarning, match="no locks") as caught, RunFolder(RunConfig(out=tmp_path / "run")):
+        pass
+    assert len(caught) == 1

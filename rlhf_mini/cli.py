@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
-import re
-import signal
+import shlex
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlhf_mini import team
-from rlhf_mini.errors import InputError
+from rlhf_mini import console, team
+from rlhf_mini.errors import InputError, visible
+from rlhf_mini.surroundings import command_environment
 
 # Slow imports are made only after the options are read, so that --help answers at once.
 
@@ -42,13 +39,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for input that cannot be used, 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run one command; returns the exit code: 0, 1 for what cannot be written, 2 for bad input, 130 after Ctrl-C."""
+    with console.safe_streams() as stdout:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        stdout.flush()
+        if code == 0 and stdout.lost and not isinstance(stdout.lost, BrokenPipeError):
+            return _print_error(f"all is done, but the output cannot be written ({stdout.lost})", 1)
+        return code
+
+
+def _main(arguments: list[str]) -> int:
     name = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "run"
     make_parser, command = COMMANDS[name]
     try:
         options = vars(make_parser().parse_args(arguments))
-        with _command_environment(options):
+        with command_environment(options):
             code = command(options)
             team.leave()
             return code
@@ -59,11 +64,15 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         return _print_error(str(error), 2)
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return _print_error(f"{error}: give a shorter name", 2)
-        return _print_error(f"{error}: finished stages are kept, and --resume continues the run", 1)
+        return _print_os_error(error, "repeat the command")
     except KeyboardInterrupt:
         return _print_error("stopped", 130)
+
+
+def _print_os_error(error: OSError, how_to_continue: str) -> int:
+    if error.errno == errno.ENAMETOOLONG:
+        return _print_error(f"{error}: give a shorter name", 2)
+    return _print_error(f"{error}; {how_to_continue}", 1)
 
 
 def _print_error(message: str, code: int) -> int:
@@ -72,12 +81,19 @@ def _print_error(message: str, code: int) -> int:
     return code
 
 
+def _path(text: str) -> Path:
+    """A path that an option gives; an empty text, such as of a variable that is not set, is none."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give a path")
+    return Path(text)
+
+
 # --- run ---------------------------------------------------------------------------------------------------
 
 def _run_parser() -> Parser:
     parser = Parser(prog="python -m rlhf_mini", description=ABOUT, epilog=COMMANDS_HELP)
     add = parser.add_argument
-    add("--out", type=Path, metavar="DIR", help="the run's folder (default: the next runs/NNN)")
+    add("--out", type=_path, metavar="DIR", help="the run's folder (default: the next runs/NNN)")
     add("--seed", type=int, metavar="N", help=SEED_HELP)
     add("--resume", action="store_true",
         help="continue the run in DIR (default: the latest unfinished one under runs)")
@@ -89,7 +105,7 @@ def _add_run_options(parser: Parser) -> Parser:
 
     ppo, add = PPOConfig(), parser.add_argument
     add("--base", metavar="PATH_OR_NAME", help="another language model to start from: a folder, or a hub name")
-    add("--rankings", type=Path, nargs="+", action="extend", metavar="FILE",
+    add("--rankings", type=_path, nargs="+", action="extend", metavar="FILE",
         help="rankings by people, which replace the panel's (the option may be repeated)")
     add("--kl-coef", type=float, metavar="X", help=f"weight of the KL penalty (default: {ppo.kl_coef})")
     add("--adaptive", action="store_true", help="adapt the weight to a KL target instead of keeping it fixed")
@@ -119,11 +135,13 @@ def _run(options: dict[str, Any]) -> int:
         try:
             metrics = run(config, resume)
         except KeyboardInterrupt:
-            return _print_error(_how_to_continue(out), 130)
+            return _print_error(f"stopped; {_how_to_continue(out)}", 130)
+        except OSError as error:
+            return _print_os_error(error, _how_to_continue(out))
     try:
         if team.first():
-            print(summary(metrics, out))
-    except (KeyError, TypeError):
+            print("\n".join(map(visible, summary(metrics, out).split("\n"))))
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         if not finished:
             raise  # the metrics of this very run: an error of the package
         raise InputError(f"{out / 'metrics.json'} is not the metrics of a run: give another --out") from None
@@ -132,32 +150,9 @@ def _run(options: dict[str, Any]) -> int:
 
 def _how_to_continue(out: Path) -> str:
     if not (out / "config.json").exists():
-        return "stopped; nothing has been written"
-    return f"stopped; results so far: {out / 'report.html'}; to continue: python -m rlhf_mini --resume --out {out}"
-
-
-@contextmanager
-def _command_environment(options: Mapping[str, Any]) -> Iterator[None]:
-    """Use the network only for a hub name, print warnings as notes, and stop at once on a second Ctrl-C."""
-    base = str(options.get("base", "."))
-    if Path(base).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-    def note(message: Warning | str, kind: type[Warning], *_: Any) -> None:
-        if issubclass(kind, UserWarning) and team.first():
-            print("rlhf_mini: note:", " ".join(str(message).split()), file=sys.stderr)
-
-    def interrupt(*_: Any) -> NoReturn:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        raise KeyboardInterrupt
-
-    handler = signal.signal(signal.SIGINT, interrupt)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = note  # type: ignore[assignment]
-            yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+        return "nothing has been written; repeat the command"
+    results = f"results so far: {out / 'report.html'}; " if (out / "report.html").exists() else ""
+    return f"{results}to continue: python -m rlhf_mini --resume --out {shlex.quote(str(out))}"
 
 
 # --- the other commands ------------------------------------------------------------------------------------
@@ -168,7 +163,7 @@ def _seeds_parser() -> Parser:
                                 "If it was stopped, the same command continues.")
     add = parser.add_argument
     add("--seeds", type=int, nargs="+", required=True, metavar="N", help="the seeds")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="the folder of all runs")
+    add("--out", type=_path, required=True, metavar="FOLDER", help="the folder of all runs")
     return _add_run_options(parser)
 
 
@@ -193,7 +188,7 @@ def _pretrain_parser() -> Parser:
     parser = Parser(prog="python -m rlhf_mini pretrain",
                     description="Rebuild the embedded checkpoint: corpus, tokenizer and model.")
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="the folder of the new checkpoint")
+    add("--out", type=_path, required=True, metavar="DIR", help="the folder of the new checkpoint")
     add("--documents", type=int, metavar="N", help="how many documents to write; each is trained on once")
     add("--seed", type=int, metavar="N", help=SEED_HELP)
     return parser

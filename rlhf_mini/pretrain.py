@@ -17,7 +17,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from rlhf_mini import tales, team
+from rlhf_mini import files, tales, team
 from rlhf_mini.batches import token_batches
 from rlhf_mini.checkpoints import ready
 from rlhf_mini.config import require, require_numbers
@@ -155,7 +155,7 @@ def new_model(config: PretrainConfig, tokenizer: Any) -> Any:
 def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     """Train the checkpoint and write it, with its model card, into the folder `out`.
 
-    Raises: InputError, before the training, if `out` is not empty or cannot be written to.
+    Raises: InputError, before the training, if `out` is not empty or cannot be written to; NotSavedError.
     """
     config = config or PretrainConfig()
     _make_folder(out)
@@ -171,7 +171,7 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     counts = {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])}
     text = card(out, model, tokenizer, config, counts)
     if team.first():
-        (out / "README.md").write_text(text, encoding="utf-8")
+        files.write(out / "README.md", text.encode())
     return out
 
 

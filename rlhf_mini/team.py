@@ -7,6 +7,7 @@ process alone would have made. In a single process every function here returns a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -14,7 +15,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlhf_mini.errors import InputError
+from rlhf_mini import console
+from rlhf_mini.errors import InputError, shown, visible
 
 if TYPE_CHECKING:  # the command line answers before torch is imported
     from torch import Tensor, nn
@@ -24,13 +26,21 @@ GRACE = 3.0  # seconds that a launcher gets to end the others after the first pr
 
 
 def size() -> int:
-    """The number of processes that the launcher has started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """The number of processes that the launcher has started. Raises: InputError where it is no number."""
+    return _set_by_launcher("WORLD_SIZE", "1")
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
-    return int(os.environ["RANK"]) if size() > 1 else 0
+    """The number of this process, from 0. Raises: InputError where the launcher has not set it."""
+    return _set_by_launcher("RANK") if size() > 1 else 0
+
+
+def _set_by_launcher(name: str, default: str = "") -> int:
+    value = os.environ.get(name) or default
+    if not (value.isascii() and value.isdecimal()):
+        raise InputError(f"{name} is {shown(value)}: start several processes with torchrun or accelerate launch, "
+                         "which set it, or remove WORLD_SIZE from the environment")
+    return int(value)
 
 
 def first() -> bool:
@@ -46,15 +56,22 @@ def on_gpu() -> bool:
 
 
 def join() -> None:
-    """Meet the other processes, if there are any; from here on each has a GPU of its own, where there are GPUs."""
+    """Meet the other processes, if there are any; from here on each has a GPU of its own, where there are GPUs.
+
+    Raises: InputError where a launcher has set only a part of what this needs.
+    """
     if size() > 1:
+        rank()
         import torch
         import torch.distributed as dist
 
         if on_gpu():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(_set_by_launcher("LOCAL_RANK", "0"))
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if on_gpu() else "gloo")
+            try:
+                dist.init_process_group("nccl" if on_gpu() else "gloo")
+            except ValueError as error:
+                raise InputError(f"{error}: start several processes with torchrun or accelerate launch") from None
 
 
 def leave() -> None:
@@ -68,9 +85,10 @@ def leave() -> None:
 
 def complain(message: str) -> None:
     """Print one line on stderr. Where all fail alike, the first prints and the launcher ends the others meanwhile."""
-    if not first():
-        time.sleep(GRACE)
-    print("rlhf_mini:", " ".join(message.split()), file=sys.stderr, flush=True)
+    with contextlib.suppress(InputError):  # which may be what there is to say
+        if not first():
+            time.sleep(GRACE)
+    print("rlhf_mini:", visible(" ".join(message.split())), file=console.safe(sys.stderr), flush=True)
 
 
 def wait() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may reach for the network
+os.environ["MPLBACKEND"] = "agg"  # before matplotlib is imported: pictures are drawn, not shown
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # One thread, for the notebooks' kernels too: the same sums on any number of cores, and no waiting on a busy one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

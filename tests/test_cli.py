@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_mini import cli, tales
+from rlhf_mini import cli, pipeline, tales
 from rlhf_mini.cli import main
 from rlhf_mini.errors import InputError
+from rlhf_mini.files import NotSavedError
 from rlhf_mini.language_model import save_language_model
 from rlhf_mini.pretrain import new_language_model, train_tokenizer
 from rlhf_mini.rankings import Ranking, save_rankings
@@ -59,6 +61,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (["seeds", "--out", "somewhere"], "--seeds"),
     (["pretrain", "--out", "somewhere", "--seed", "12345678901234567890"], "seed"),
     (["--out", "n" * 300], "too long"),
+    (["--out", ""], "empty"),
+    (["--rankings", ""], "empty"),
+    (["pretrain", "--out", ""], "empty"),
+    (["--rankings", "\x1b[2Jfile.jsonl"], r"\x1b[2Jfile.jsonl"),
+    (["--base", "no\nsuch\x1b[1Afolder"], r"\x1b"),
 ])
 def test_bad_options_get_one_line(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str],
                                   tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +109,13 @@ def test_settings_of_a_run_that_are_damaged_are_named(content: str, tmp_path: Pa
     assert "config.json" in refused(capsys, "--resume", "--out", str(tmp_path / "run"))
 
 
+@pytest.mark.parametrize("content", ['{"sft": {', "{}", '{"seconds": {"total": "x"}}', '{"seconds": [], "sft": 3}'])
+def test_metrics_of_a_finished_run_that_are_damaged_are_named(content: str, tmp_path: Path,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "metrics.json").write_text(content)
+    assert "metrics.json" in refused(capsys, "--resume", "--out", str(tmp_path))
+
+
 def test_a_base_that_is_no_language_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}')
     assert str(tmp_path) in refused(capsys, "--base", str(tmp_path), "--out", str(tmp_path / "run"))
@@ -137,6 +151,53 @@ def test_a_base_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: 
 def test_ranking_files_given_one_by_one_are_all_used() -> None:
     given = cli._run_parser().parse_args(["--rankings", "a.jsonl", "--rankings", "b.jsonl", "c.jsonl"])
     assert [path.name for path in given.rankings] == ["a.jsonl", "b.jsonl", "c.jsonl"]
+
+
+def full_disk(*_: object) -> None:
+    raise NotSavedError(errno.ENOSPC, "not saved: a file cannot be written (No space left on device)")
+
+
+def test_a_run_that_cannot_write_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(config: RunConfig, resume: bool) -> None:
+        with RunFolder(config):
+            full_disk()
+
+    for run, advice in ((full_disk, "nothing has been written; repeat the command"),
+                        (stopped, f"to continue: python -m rlhf_mini --resume --out '{tmp_path / 'a run'}'")):
+        monkeypatch.setattr(pipeline, "run", run)
+        assert main(["--out", str(tmp_path / "a run")]) == 1
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1 and "No space left" in told and told.rstrip().endswith(advice)
+
+
+@pytest.mark.parametrize("arguments", [["pretrain", "--out", "new"], ["seeds", "--seeds", "1", "--out", "new"]])
+def test_another_command_that_cannot_write_is_to_be_repeated(arguments: list[str], capsys: pytest.CaptureFixture[str],
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cli.COMMANDS, arguments[0], (cli.COMMANDS[arguments[0]][0], full_disk))
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.endswith("repeat the command\n")
+
+
+def test_a_run_takes_no_warning_of_the_shells_for_an_error(tmp_path: Path) -> None:
+    code = ("import sys, warnings; from rlhf_mini import cli\n"
+            "def command(options):\n"
+            "    warnings.warn('half\\n\\x1b[2J of it'); warnings.warn('old', FutureWarning); return 0\n"
+            "cli.COMMANDS['merge'] = (cli.COMMANDS['merge'][0], command)\n"
+            "sys.exit(cli.main(['merge', 'a', '--out', 'b']))")
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False,
+                           env={**ENVIRONMENT, "PYTHONWARNINGS": "error"})
+    assert (ended.returncode, ended.stderr) == (0, "rlhf_mini: note: half \\x1b[2J of it\n")
+
+
+def test_a_deleted_folder_to_be_in_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "current folder" in refused(capsys, "--out", str(tmp_path / "run"))
+    monkeypatch.chdir(tmp_path)
 
 
 def test_merge_pools_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

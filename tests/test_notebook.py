@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
+import nbformat
 import pytest
 from matplotlib.axes import Axes
+from nbclient import NotebookClient
 
 from rlhf_mini import kl
 from rlhf_mini.teaching import notebook
@@ -82,3 +85,36 @@ def test_source_is_shown_as_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert shown.startswith("def masked_sum(") and "\n\ndef masked_mean(" in shown
     assert "return live(x, mask).sum(-1)" in shown
+
+
+FIRST = next((Path(__file__).parent.parent / "notebooks").glob("00_*.ipynb"))
+DRAW = """
+import matplotlib.pyplot as plt
+from rlhf_mini import plots
+plots.curve([{"arm": "ppo", "iteration": i, "kl": i * i} for i in range(3)], "kl")
+_, ax = plt.subplots(figsize=(4, 3), layout="constrained")
+line = ax.plot([-1, 2], label="a line")
+"""
+
+
+def pictures() -> list[tuple[str, str]]:
+    """What a new kernel shows for a figure of the package and one of pyplot, after a notebook's first lines."""
+    first = next(cell.source for cell in nbformat.read(FIRST, as_version=4).cells if cell.cell_type == "code")
+    cells = [nbformat.v4.new_code_cell(source) for source in (first.split("import copy")[0], DRAW)]
+    made: Any = NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=120, kernel_name="python3",
+                               resources={"metadata": {"path": str(FIRST.parent)}}).execute()
+    shown = [output for cell in made.cells for output in cell.outputs]
+    assert all("data" in output for output in shown), shown
+    return [(output.data["text/plain"], output.data["image/png"]) for output in shown if "image/png" in output.data]
+
+
+def test_figures_appear_in_notebooks_whatever_is_set_for_matplotlib(tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))  # empty: a person's own settings are left out
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    usual = pictures()
+    assert [text for text, _ in usual] == ["<Figure size 600x380 with 1 Axes>", "<Figure size 400x300 with 1 Axes>"]
+    (tmp_path / "matplotlibrc").write_text("figure.dpi: 50\nfigure.facecolor: black\ntext.usetex: True\n")
+    for backend in ("Agg", "garbage"):
+        monkeypatch.setenv("MPLBACKEND", backend)
+        assert pictures() == usual, backend

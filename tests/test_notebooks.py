@@ -88,6 +88,13 @@ def test_a_notebook_is_valid_small_and_ran_from_top_to_bottom(path: Path) -> Non
             assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_figures_are_set_up_before_a_notebook_imports_anything_that_draws(path: Path) -> None:
+    first = code_cells(path)[0].source.split("\n\n")
+    assert first[0] == "import sys"
+    assert first[1].splitlines()[-1] == "%load_ext rlhf_mini.teaching.notebook"
+
+
 @pytest.mark.parametrize(("text", "counts"), [
     ("it stopped by itself: True", True),
     ("gain +0.83 ± 0.05", True), ("gain +0.30 ± 0.05", True), ("gain -0.29 ± 0.05", False),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -14,6 +18,8 @@ from matplotlib.colors import to_hex
 
 from rlhf_mini import plots, rankings
 from rlhf_mini.errors import InputError
+from rlhf_mini.teaching import overoptimisation
+from rlhf_mini.token_views import TokenView
 
 matplotlib.use("Agg")
 
@@ -179,6 +185,50 @@ def test_accuracy_against_labels_without_a_ceiling_or_any_fit_says_so() -> None:
     ax: Any = plots.accuracy_against_labels({"ceiling": None, "results": []})
     assert set(lines(ax)) == {"chance"}
     assert [text.get_text() for text in ax.texts] == ["no fit has been recorded"]
+
+
+DRAWN: list[Any] = [
+    lambda: plots.curve(history(), "kl"), lambda: plots.overview(history())[0],
+    lambda: plots.proxy_against_gold(history()), lambda: plots.mean_rewards({"sft": {"gold_mean": -1.0}}),
+    lambda: plots.calibration([{"predicted": 0.25, "observed": 0.3, "count": 10}]),
+    lambda: plots.accuracy_against_labels(label_efficiency()),
+    lambda: plots.annotator_agreement(rankings.agreement([rankings.Ranking(
+        id="1", annotator="Ada", prompt="p", completions=["a", "b"], ranking=[[0], [1]])])),
+    lambda: plots.token_plot([TokenView("a", -1.0, -1.1, 0.1, 0.1, 0.1, 0.1, 0.0, 0.1, 0.5, 0.1, (), ())])[0],
+    lambda: overoptimisation.word_bars([("word", -0.5)] * 12, "Words"),
+    lambda: overoptimisation.training_curves(history())[0],
+]
+DARK: Any = {"text.usetex": True, "figure.facecolor": "black", "axes.facecolor": "black", "text.color": "white",
+        "xtick.color": "white", "font.size": 20.0, "path.sketch": (1.0, 100.0, 2.0), "axes.unicode_minus": False,
+        "figure.dpi": 30.0, "axes.formatter.use_locale": True}
+
+
+@pytest.mark.parametrize("draw", DRAWN)
+def test_a_picture_is_the_same_whatever_the_settings_of_matplotlib_are(draw: Any) -> None:
+    def pixels() -> Any:
+        canvas = draw().figure.canvas
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba()).copy()
+
+    usual = pixels()
+    with matplotlib.rc_context(DARK):
+        before = dict(matplotlib.rcParams)
+        assert np.array_equal(pixels(), usual)
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_axes_that_are_given_keep_the_settings_of_their_maker() -> None:
+    with matplotlib.rc_context({"axes.labelcolor": "white"}):
+        _, ax = plt.subplots()
+        assert plots.curve(history(), "kl", ax).xaxis.label.get_color() == "white"
+        assert plots.curve(history(), "kl").xaxis.label.get_color() == "black"
+
+
+def test_a_picture_needs_no_backend_that_works() -> None:
+    code = ("from rlhf_mini import plots\n"
+            "plots.curve([], 'kl').figure.canvas.draw()")
+    environment = {**os.environ, "MPLBACKEND": "module://not_there", "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_a_name_is_text_and_not_mathematics() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
+from rlhf_mini import files
 from rlhf_mini.report import write_report
 from rlhf_mini.report.html import Html, inline_svg, join, tag
 from rlhf_mini.report.text import change_text, duration, format_number
@@ -67,6 +70,18 @@ def test_half_a_character_does_not_stop_the_report(tmp_path: Path) -> None:
     """UTF-8 has no place for a lone surrogate."""
     story = {"opening": "Mira found a key.", "sft": {**ENDING, "ending": "They shared \ud800it."}}
     assert "They shared ?it." in render(tmp_path, METRICS, HISTORY, {"stories": [story]})[1].text
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = write_report(tmp_path, METRICS, HISTORY, STORIES).read_text(encoding="utf-8")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(files.NotSavedError, match=r"report\.html"):
+        write_report(tmp_path, {}, [], {})
+    assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == [before]
 
 
 def render(folder: Path, metrics: dict[str, Any], history: list[Any],
@@ -182,6 +197,32 @@ def test_the_page_reads_in_light_in_dark_and_in_a_narrow_window(whole: tuple[str
     assert "prefers-color-scheme: dark" in source
     assert "figure { margin: 0; background: #fff; color: #1f2328;" in source
     assert 'name="viewport"' in source
+
+
+@pytest.mark.parametrize(("backend", "settings"), [
+    ("garbage", ""),
+    ("module://not_there", "text.usetex: True\npath.sketch: 1, 100, 2\nfigure.dpi: 30\naxes.facecolor: black\n"),
+    ("TkAgg", "font.family: No Such Font\nsavefig.bbox: tight\nsavefig.format: pdf\naxes.unicode_minus: False\n"),
+])
+def test_no_setting_of_matplotlib_changes_the_report(backend: str, settings: str, tmp_path: Path,
+                                                     whole: tuple[str, Page]) -> None:
+    (tmp_path / "matplotlibrc").write_text(settings)
+    code = "import rlhf_mini.report; from test_report import *; write_report('.', METRICS, HISTORY, STORIES)"
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path,
+                          env={**os.environ, "MPLBACKEND": backend, "PYTHONPATH": path})
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == whole[0]
+
+
+def test_a_settings_file_that_matplotlib_cannot_read_gets_one_line(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_bytes("# größer\n".encode("latin-1"))
+    code = ("from rlhf_mini.errors import InputError\n"
+            "try: import rlhf_mini.report\n"
+            "except InputError as error: print(error)")
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    assert "matplotlibrc" in told.stdout and told.stdout.count("\n") == 1
 
 
 def test_report_imports_no_torch() -> None:

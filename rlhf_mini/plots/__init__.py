@@ -1,5 +1,6 @@
 """Plots for notebooks and the report: of a run, of labels and the reward model, and of one ending's tokens."""
 
+from rlhf_mini.plots.backend import picture, subplots  # the first import of matplotlib, in a safe way
 from rlhf_mini.plots.labels import LABEL_FORMS, accuracy_against_labels, annotator_agreement, calibration
 from rlhf_mini.plots.run import (
     OVERVIEW,
@@ -16,4 +17,4 @@ from rlhf_mini.plots.tokens import token_plot
 
 __all__ = ["ARMS", "LABEL_FORMS", "OVERVIEW", "QUANTITIES", "STYLES", "Style", "accuracy_against_labels",
            "annotator_agreement", "calibration", "curve", "labelled_axes", "mean_rewards", "number", "overview",
-           "proxy_against_gold", "reward_to_compare", "series", "token_plot", "without_legend"]
+           "picture", "proxy_against_gold", "reward_to_compare", "series", "subplots", "token_plot", "without_legend"]

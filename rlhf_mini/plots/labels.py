@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
 from rlhf_mini.errors import InputError
+from rlhf_mini.plots.backend import picture, subplots
 from rlhf_mini.plots.names import family_for, numbered, show_legend
 from rlhf_mini.plots.style import Style, labelled_axes, legend_or_note, number
 from rlhf_mini.rankings import Agreement
@@ -22,6 +22,7 @@ LABEL_FORMS = {  # form in label_efficiency.json: how the same rankings are used
 }
 
 
+@picture
 def calibration(bins: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
     """Predicted against observed preferences of the reward model; on the diagonal it is calibrated."""
     ax = labelled_axes(ax, "Is the reward model as sure as it should be?",
@@ -39,6 +40,7 @@ def calibration(bins: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Ax
     return ax
 
 
+@picture
 def annotator_agreement(found: Agreement, ax: Axes | None = None) -> Axes:
     """A matrix of annotators: of the pairs of texts that both ordered, the share ordered in the same way.
 
@@ -53,7 +55,7 @@ def annotator_agreement(found: Agreement, ax: Axes | None = None) -> Axes:
         table[i, j] = table[j, i] = math.nan if figure.value is None else figure.value
     if ax is None:
         side = 2.2 + 0.75 * len(names)
-        _, ax = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+        _, ax = subplots(figsize=(side + 0.6, side), layout="constrained")
     ax = labelled_axes(ax, "Who agrees with whom", "", "")
     ax.imshow(table, vmin=0.5, vmax=1, cmap="cividis")
     for i, j in np.ndindex(table.shape):
@@ -75,6 +77,7 @@ def annotator_agreement(found: Agreement, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@picture
 def accuracy_against_labels(recorded: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """Accuracy over the number of rankings, one line for each form of using them: median and range over the seeds.
 

@@ -9,6 +9,8 @@ from html import escape
 import matplotlib as mpl
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
+from rlhf_mini.errors import visible
+
 
 def family_for(name: str) -> list[str] | None:
     """Installed font families that together have every character of a name, the usual one first; None without them."""
@@ -39,7 +41,7 @@ def show_legend(numbers: Mapping[str, str]) -> None:
     except ImportError:
         get_ipython = None
     if get_ipython is None or get_ipython() is None:
-        print(*(f"{number}: {name}" for name, number in numbers.items()), sep="\n")
+        print(*(f"{number}: {visible(name)}" for name, number in numbers.items()), sep="\n")
         return
     rows = "".join(f"<li>{number}: <bdi>{escape(name)}</bdi></li>" for name, number in numbers.items())
     display(HTML(f'<ul style="list-style: none; padding: 0">{rows}</ul>'))

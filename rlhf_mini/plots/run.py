@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from rlhf_mini.plots.backend import picture, subplots
 from rlhf_mini.plots.style import ARMS, STYLES, labelled_axes, legend_or_note, number, without_legend
 from rlhf_mini.texts import texts
 
@@ -45,6 +45,7 @@ def series(history: Sequence[Row], arm: str, key: str) -> tuple[NDArray[np.float
             np.array([number(row.get(key)) for row in rows], dtype=float))
 
 
+@picture
 def curve(history: Sequence[Row], key: str, ax: Axes | None = None) -> Axes:
     """One quantity over the iterations, both arms on the same axes."""
     title, unit = QUANTITIES.get(key, (key.replace("_", " "), ""))
@@ -59,12 +60,13 @@ def curve(history: Sequence[Row], key: str, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@picture
 def overview(history: Sequence[Row], keys: Sequence[str] = OVERVIEW) -> NDArray[Any]:
     """The curves of several quantities as small multiples; returns an array of Axes, one per key."""
     keys = texts("keys", keys)
     columns = min(3, len(keys))
     rows = math.ceil(len(keys) / columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(4 * columns, 2.9 * rows), squeeze=False,
+    figure, grid = subplots(rows, columns, figsize=(4 * columns, 2.9 * rows), squeeze=False,
                                 layout="constrained")
     axes = grid.ravel()
     for ax, key in zip(axes, keys, strict=False):
@@ -76,6 +78,7 @@ def overview(history: Sequence[Row], keys: Sequence[str] = OVERVIEW) -> NDArray[
     return axes[:len(keys)]
 
 
+@picture
 def proxy_against_gold(history: Sequence[Row], ax: Axes | None = None) -> Axes:
     """Proxy and gold reward of each iteration, over the distance √KL from the reference.
 
@@ -102,6 +105,7 @@ def reward_to_compare(metrics: Mapping[str, Any]) -> str:
     return "proxy_mean" if any(metrics.get(arm) for arm in STYLES) and np.isnan(gold).all() else "gold_mean"
 
 
+@picture
 def mean_rewards(metrics: Mapping[str, Any], key: str = "gold_mean", ax: Axes | None = None) -> Axes:
     """The reward of every model: a mark for the mean and, for gold, a bar for one standard deviation."""
     title, unit = REWARDS[key]

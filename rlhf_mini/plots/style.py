@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from rlhf_mini.plots.backend import subplots
 from rlhf_mini.tables import MODELS
 
 
@@ -53,7 +53,7 @@ def without_legend(ax: Axes) -> Axes:
 def labelled_axes(ax: Axes | None, title: str, xlabel: str, ylabel: str) -> Axes:
     """The given Axes, or those of a new figure, with title, labels and a light grid."""
     if ax is None:
-        _, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")
+        _, ax = subplots(figsize=(6, 3.8), layout="constrained")
     ax.set_title(title, loc="left", fontsize=11, fontweight="bold")
     ax.set_xlabel(xlabel, fontsize=9)
     ax.set_ylabel(ylabel, fontsize=9)

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from rlhf_mini.plots.backend import picture, subplots
 from rlhf_mini.plots.style import STYLES
 
 if TYPE_CHECKING:  # importing it would import torch, which the other plots do not need
     from rlhf_mini.token_views import TokenView
 
 
+@picture
 def token_plot(views: Sequence[TokenView]) -> NDArray[Any]:
     """Log-probability, KL, reward, and value with advantage as four rows, over the tokens; returns their Axes."""
-    _, axes = plt.subplots(4, 1, figsize=(max(6.0, 1.2 + 0.27 * len(views)), 8.2), sharex=True, layout="constrained",
+    _, axes = subplots(4, 1, figsize=(max(6.0, 1.2 + 0.27 * len(views)), 8.2), sharex=True, layout="constrained",
                            height_ratios=(3, 3, 2, 3))
     places, policy, reference = range(len(views)), STYLES["ppo"], STYLES["sft"]
     _row(axes[0], "Log-probability of each token", "nats")

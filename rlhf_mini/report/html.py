@@ -6,8 +6,7 @@ import re
 from html import escape
 from io import StringIO
 
-import matplotlib
-from matplotlib.figure import Figure
+from rlhf_mini.plots.backend import default_settings, matplotlib
 
 
 class Html(str):
@@ -26,11 +25,11 @@ def join(*parts: object) -> Html:
     return Html("".join(part if isinstance(part, Html) else escape(str(part)) for part in parts))
 
 
-def inline_svg(figure: Figure, name: str, description: str) -> Html:
+def inline_svg(figure: matplotlib.figure.Figure, name: str, description: str) -> Html:
     """A figure as an <svg> element that loads nothing; `name` makes its ids different from other figures' ids."""
     drawn = StringIO()
     # Text stays text, so that it can be searched and read aloud. With a salt, the same run makes the same file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with default_settings({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(drawn, format="svg", transparent=True)
     svg = drawn.getvalue()
     svg = svg[svg.index("<svg"):]  # no XML declaration, no DTD

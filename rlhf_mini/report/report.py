@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from rlhf_mini import plots, team
+from rlhf_mini import files, plots, team
 from rlhf_mini.plots import STYLES, number
+from rlhf_mini.plots.backend import Figure, default_settings
 from rlhf_mini.report import text
 from rlhf_mini.report.html import Html, document, inline_svg, join, tag
 from rlhf_mini.report.text import format_number, is_known
 from rlhf_mini.tables import COLUMNS, MODELS
+
+if TYPE_CHECKING:  # plots imports matplotlib, in its own way
+    from matplotlib.axes import Axes
 
 Metrics = Mapping[str, Any]
 History = Sequence[Mapping[str, Any]]
@@ -26,13 +27,16 @@ LARGE, SMALL = (5.6, 3.5), (3.9, 2.9)  # inches
 
 @team.once
 def write_report(folder: str | Path, metrics: Metrics, history: History, samples: Mapping[str, Any]) -> Path:
-    """Write `report.html` into the folder and return its path; the page names what is not measured yet."""
+    """Write `report.html` into the folder and return its path; the page names what is not measured yet.
+
+    Raises: NotSavedError.
+    """
     css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     html = document("A run of rlhf_mini", css, tag(
         "main", _header(metrics), _results(metrics), _reward_model(metrics), _training(metrics, history),
         _stories(samples.get("stories") or []), _seconds(metrics), _footer(metrics)))
     path = Path(folder) / "report.html"
-    path.write_text(html, encoding="utf-8", errors="replace")  # UTF-8 cannot encode an unpaired surrogate
+    files.write(path, html.encode(errors="replace"))  # UTF-8 cannot encode an unpaired surrogate
     return path
 
 
@@ -175,7 +179,8 @@ def _footer(metrics: Metrics) -> Html:
 
 def _figure(name: str, draw: Callable[[Axes], Axes], size: tuple[float, float], caption: str = "") -> Html:
     """A plot on a white card, which is readable in light and dark mode."""
-    figure = Figure(figsize=size, layout="constrained")  # without pyplot, which would keep the figure open
-    ax = draw(figure.add_subplot())
-    svg = inline_svg(figure, name, f"Plot: {ax.get_title(loc='left')}")
+    with default_settings():
+        figure = Figure(figsize=size, layout="constrained")  # without pyplot, which needs a backend
+        ax = draw(figure.add_subplot())
+        svg = inline_svg(figure, name, f"Plot: {ax.get_title(loc='left')}")
     return tag("figure", svg, tag("figcaption", caption) if caption else "")

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from rlhf_mini import team
+from rlhf_mini import console, team
 
 T = TypeVar("T")
 LINES_PER_STAGE = 4  # printed where there is no terminal
@@ -16,12 +16,16 @@ LINES_PER_STAGE = 4  # printed where there is no terminal
 
 def progress(steps: Iterable[T], total: int, title: str, describe: Callable[[T], str],
              done: int = 0) -> Iterator[T]:
-    """Yield the steps unchanged, and show how many are done and what `describe` returns for each."""
+    """Yield the steps unchanged, and show how many are done and what `describe` returns for each.
+
+    Where stderr cannot be written to, such as a closed pipe, nothing is shown and the steps go on.
+    """
     if not team.first():
         yield from steps
         return
-    if sys.stderr.isatty():
-        with tqdm(total=total, initial=done, desc=title, dynamic_ncols=True, leave=True) as bar:
+    stream = console.safe(sys.stderr)
+    if stream.isatty():
+        with tqdm(total=total, initial=done, desc=title, dynamic_ncols=True, leave=True, file=stream) as bar:
             for step in steps:
                 bar.set_postfix_str(describe(step), refresh=False)
                 bar.update()
@@ -30,7 +34,7 @@ def progress(steps: Iterable[T], total: int, title: str, describe: Callable[[T],
     marks = {round(total * k / LINES_PER_STAGE) for k in range(1, LINES_PER_STAGE + 1)} | {total}
     for number, step in enumerate(steps, done + 1):
         if number in marks:
-            print(f"{title}: {number}/{total} {describe(step)}", file=sys.stderr, flush=True)
+            print(f"{title}: {number}/{total} {describe(step)}", file=stream, flush=True)
         yield step
 
 

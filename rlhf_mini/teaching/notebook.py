@@ -1,18 +1,29 @@
-"""Helpers for all notebooks: print the package's source, and plot while a model trains."""
+"""Helpers for all notebooks: show figures below their cells, print the package's source, and plot while a model trains.
+
+`%load_ext rlhf_mini.teaching.notebook` is in the first cell of each.
+"""
 
 from __future__ import annotations
 
 import inspect
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-import matplotlib.pyplot as plt
 from IPython.display import display
-from matplotlib.figure import Figure
+
+from rlhf_mini.plots.backend import INLINE, Figure, matplotlib, plt
 
 Row = TypeVar("Row")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Show figures below their cells and with matplotlib's default settings, whatever a shell or a person has set."""
+    os.environ["MPLBACKEND"] = INLINE  # the processes that a notebook starts have the same
+    shell.enable_matplotlib("inline")
+    matplotlib.style.use("default")
 
 
 def show(*objects: Any) -> None:

@@ -6,14 +6,16 @@ A recorded run is a mapping with kl_coef, history (one list for each key) and ev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from rlhf_mini import plots
+from rlhf_mini.plots.backend import picture, plt, subplots
+
+if TYPE_CHECKING:  # plots imports matplotlib, in its own way
+    from matplotlib.axes import Axes
 
 RecordedRun = Mapping[str, Any]
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
@@ -21,10 +23,11 @@ DASHES, MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X", "*
 KINDS = {"gold": ("gold reward", GREEN, "o", "-"), "proxy": ("proxy reward", ORANGE, "s", "--")}
 
 
+@picture
 def training_curves(rows: Sequence[Mapping[str, Any]], axes: Sequence[Axes] | None = None) -> NDArray[Any]:
     """Three plots of one run, for use during training: proxy and gold reward, KL, and the share of coherent endings."""
     if axes is None:
-        figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+        figure, axes = subplots(1, 3, figsize=(12, 3.4), layout="constrained")
         engine: Any = figure.get_layout_engine()
         engine.set(wspace=0.06)
     iterations, columns = _history(rows, ("iteration", "score", "gold", "kl", "coherent"))
@@ -42,6 +45,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]], axes: Sequence[Axes] | No
     return np.array(list(axes), dtype=object)
 
 
+@picture
 def rewards_over_distance(runs: Sequence[RecordedRun], best: Sequence[Mapping[str, float]] = (), ax: Axes | None = None,
                           named: bool = True) -> Axes:
     """Both rewards over √KL at the end of each PPO run, and of best of n: gold is filled, proxy hollow.
@@ -73,6 +77,7 @@ def _draw_rewards(ax: Axes, kl: NDArray[np.float64], gold: NDArray[np.float64], 
                 markerfacecolor=colour if kind == "gold" else "white", label=f"{kind}, {name}")
 
 
+@picture
 def histories(runs: Sequence[RecordedRun], key: str, over: Literal["iteration", "distance"] = "iteration",
               ax: Axes | None = None, labels: Sequence[str] = ()) -> Axes:
     """One quantity of every run: a line over the iterations, or one point for each iteration over the distance √KL.
@@ -92,6 +97,7 @@ def histories(runs: Sequence[RecordedRun], key: str, over: Literal["iteration", 
     return ax
 
 
+@picture
 def results_over_coefficients(runs: Sequence[RecordedRun], keys: Mapping[str, str], title: str, unit: str,
                            ax: Axes | None = None) -> Axes:
     """Figures of the final evaluations over the coefficients, evenly spaced; `keys` maps each figure to its label."""
@@ -108,10 +114,11 @@ def results_over_coefficients(runs: Sequence[RecordedRun], keys: Mapping[str, st
     return ax
 
 
+@picture
 def word_bars(worth: Sequence[tuple[str, float]], title: str, ax: Axes | None = None) -> Axes:
     """A bar for each word of `worth_of_words`, from top to bottom; words that lower the score are hatched."""
     if ax is None:
-        _, ax = plt.subplots(figsize=(5, 0.4 + 0.19 * len(worth)), layout="constrained")
+        _, ax = subplots(figsize=(5, 0.4 + 0.19 * len(worth)), layout="constrained")
     ax = plots.labelled_axes(ax, title, "worth of the word (s.d. of SFT endings)", "")
     values = [value for _, value in worth]
     ax.barh(range(len(worth)), values, color=[BLUE if x > 0 else ORANGE for x in values],
@@ -125,6 +132,7 @@ def word_bars(worth: Sequence[tuple[str, float]], title: str, ax: Axes | None = 
     return ax
 
 
+@picture
 def scores_before_and_after(groups: Mapping[str, tuple[Sequence[float], Sequence[float]]],
                             ax: Axes | None = None) -> Axes:
     """Scores of the same endings by the first and by the refitted reward model; below the diagonal they fell."""

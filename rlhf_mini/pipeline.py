@@ -37,7 +37,7 @@ from rlhf_mini.reward import (
     reward_model_from,
     score_rollout,
 )
-from rlhf_mini.run.base import check_base, has_seen_tales, note_tales
+from rlhf_mini.run.base import check_base, has_seen_tales, note_tales, usual_torch
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
@@ -57,6 +57,7 @@ NOTHING_FITS = ("what the fine-tuned model writes does not fit into its context 
 POLICIES = {"ppo": "policy", "ppo_no_kl": "policy_no_kl"}  # the folder of each arm's policy
 
 
+@usual_torch()
 def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     """Do the whole run in `config.out`, or continue the run that stopped there; returns its metrics.
 

@@ -109,13 +109,6 @@ def test_settings_of_a_run_that_are_damaged_are_named(content: str, tmp_path: Pa
     assert "config.json" in refused(capsys, "--resume", "--out", str(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("content", ['{"sft": {', "{}", '{"seconds": {"total": "x"}}', '{"seconds": [], "sft": 3}'])
-def test_metrics_of_a_finished_run_that_are_damaged_are_named(content: str, tmp_path: Path,
-                                                              capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "metrics.json").write_text(content)
-    assert "metrics.json" in refused(capsys, "--resume", "--out", str(tmp_path))
-
-
 def test_a_base_that_is_no_language_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}')
     assert str(tmp_path) in refused(capsys, "--base", str(tmp_path), "--out", str(tmp_path / "run"))

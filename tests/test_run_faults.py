@@ -6,11 +6,13 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import make_base, numbers, shrink_constants, tiny_config
@@ -20,6 +22,7 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import RunFolder, finished_metrics
 from rlhf_mini.run.history import History
+from rlhf_mini.run.json_files import read_json, write_json
 from rlhf_mini.run.saved_config import load_config
 from rlhf_mini.run.stages import Stages
 
@@ -170,6 +173,30 @@ def test_a_link_in_a_run_is_not_written_through(name: str, stopped: Path, tmp_pa
     with pytest.raises(InputError, match=f"{place.name} is a link"):
         pipeline.run(load_config(stopped), resume=True)
     assert list(target.iterdir()) == [] if target.is_dir() else target.read_text() == "somebody's"
+
+
+@pytest.mark.parametrize("setting", ["double precision", "a device", "no gradients", "inference"])
+def test_what_a_caller_has_set_in_torch_changes_no_number(setting: str, finished: Path, tmp_path: Path) -> None:
+    config = replace(load_config(finished), out=tmp_path / "run")
+    with ExitStack() as back:
+        if setting == "double precision":
+            torch.set_default_dtype(torch.float64)
+            back.callback(torch.set_default_dtype, torch.float32)
+        elif setting == "a device":
+            torch.set_default_device("meta")
+            back.callback(torch.set_default_device, None)
+        else:
+            back.enter_context(torch.no_grad() if setting == "no gradients" else torch.inference_mode())
+        pipeline.run(config)
+        assert torch.is_grad_enabled() == (setting in ("double precision", "a device"))
+        assert (torch.get_default_dtype() == torch.float64) == (setting == "double precision")
+        assert (torch.get_default_device().type == "meta") == (setting == "a device")
+    assert numbers(tmp_path / "run") == numbers(finished)
+
+
+def test_a_path_that_is_not_utf_8_is_written_and_read_again(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"path": "\udcff.jsonl", "name": "小明"})
+    assert read_json(tmp_path / "x.json", None) == {"path": "\udcff.jsonl", "name": "小明"}
 
 
 # --- one line or a right value, whatever a file holds ------------------------------------------------------------

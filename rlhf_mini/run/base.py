@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,22 @@ from rlhf_mini.forward import autocast, pad_right, uses_bf16
 from rlhf_mini.reward_model import ADVICE, normalise_rows, reward_model_from, score_tokens
 
 TRAINED_ON_TALES = {"trained_on": "tales"}  # the entry `rlhf_mini` of a model's config
+
+
+@contextmanager
+def usual_torch() -> Iterator[None]:
+    """float32, no default device, and gradients, whatever the caller has set; that comes back afterwards."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    torch.set_default_dtype(torch.float32)
+    if device.type != "cpu":
+        torch.set_default_device(None)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if device.type != "cpu":
+            torch.set_default_device(device)
 
 
 def has_seen_tales(model: Any, tokenizer: Any) -> bool:

@@ -13,7 +13,11 @@ from rlhf_mini.errors import InputError
 @team.once
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file in one step. Raises: NotSavedError; an old file is then still there."""
-    files.write(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        files.write(path, text.encode())
+    except UnicodeEncodeError:  # an unpaired surrogate, as in a path that is not UTF-8: an escape can hold it
+        files.write(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path, default: Any) -> Any:

@@ -12,27 +12,18 @@ import hashlib
 import os
 import re
 import shutil
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rlhf_mini import disk
 from rlhf_mini.errors import visible
 
-if sys.platform != "win32":
-    import fcntl
-
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # hard links are not supported
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class NotSavedError(OSError):
     """Something could not be written, and nothing that was saved before has been lost; one line says what to do."""
-
-
-class FileSystemWarning(UserWarning):
-    """The file system lacks something that keeps files safe."""
 
 
 # --- files and folders ------------------------------------------------------------------------------------------
@@ -49,16 +40,16 @@ def put(path: Path, make: Callable[[Path], Any]) -> None:
         beside = _beside(path)
         try:
             make(beside)
-            _sync_all(beside)
-            _move(beside, path)
-            _sync_folder(path.parent)
+            disk.sync_all(beside)
+            disk.move(beside, path)
+            disk.sync_folder(path.parent)
         finally:
             remove(beside)
 
 
 def write(path: Path, content: bytes) -> None:
     """Write a file in the place of an old one, if there is one. Raises: NotSavedError."""
-    put(path, lambda beside: _write_new(beside, content))
+    put(path, lambda beside: disk.write_new(beside, content))
 
 
 def create(path: Path, content: bytes) -> None:
@@ -68,14 +59,14 @@ def create(path: Path, content: bytes) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         beside = _beside(path)
         try:
-            _write_new(beside, content)
+            disk.write_new(beside, content)
             try:
                 os.link(beside, path)  # unlike a rename, this overwrites nothing
             except OSError as error:
                 if error.errno not in NO_LINKS:
                     raise
                 beside.replace(path)
-            _sync_folder(path.parent)
+            disk.sync_folder(path.parent)
         finally:
             remove(beside)
 
@@ -90,18 +81,18 @@ def append(path: Path, content: bytes, sync: bool = True,
     """
     with saving(path):
         make_folder(path.parent)
-        with opened(path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as file:
-            lock(file)
+        with disk.opened(path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as file:
+            disk.lock(file)
             if sync:  # sync the file's name first: if that fails, nothing is written
-                _sync_folder(path.parent)
-            _write_or_restore(file, repair(file, path) + content, sync)
+                disk.sync_folder(path.parent)
+            disk.write_or_restore(file, repair(file, path) + content, sync)
 
 
 def sync(path: Path) -> None:
     """Put a file's content and its name on the disk. Raises: NotSavedError."""
     with saving(path):
-        _sync_all(path)
-        _sync_folder(path.parent)
+        disk.sync_all(path)
+        disk.sync_folder(path.parent)
 
 
 def remove(path: Path) -> None:
@@ -125,7 +116,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for above in folder.parents:
             with contextlib.suppress(PermissionError):  # a folder that we may not read existed before
-                _sync_folder(above)
+                disk.sync_folder(above)
     _ON_DISK.add(folder)
 
 
@@ -142,6 +133,13 @@ def digests(*paths: Path) -> dict[str, str]:
                 with file.open("rb") as content:
                     found[file.relative_to(path.parent).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
     return found
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other process uses, with nothing under it; what a killed process left there is removed."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    remove(beside)
+    return beside
 
 
 # --- errors -----------------------------------------------------------------------------------------------------
@@ -173,112 +171,3 @@ def _error_number(error: Exception) -> int | None:
         return error.errno or 0
     told = re.search(r"\(os error (\d+)\)", str(error))
     return int(told[1]) if told else None
-
-
-# --- locks, and what a call of the system does ------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
-    """A file's number, to be used in the block alone; a link is not followed when something is to be written."""
-    writes = flags & (os.O_WRONLY | os.O_RDWR)
-    flags |= getattr(os, "O_BINARY", 0)  # Windows would change the line endings
-    flags |= getattr(os, "O_NOFOLLOW", 0) if writes else 0
-    file = os.open(path, flags, 0o666)
-    try:
-        yield file
-    finally:
-        os.close(file)  # releases the lock
-
-
-def lock(file: int, shared: bool = False, wait: bool = True) -> None:
-    """Lock the file until it is closed; warns once where the file system has no locks.
-
-    Raises: BlockingIOError where another process has it locked and this one is not to wait.
-    """
-    if sys.platform == "win32":  # two processes in one file are not kept apart there
-        return
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        if not shared and not _TOLD:
-            _TOLD.append("no locks")
-            warnings.warn("this file system has no locks: what one process saves is safe; do not let two processes "
-                          "write one run, or one annotator's rankings, at the same time", FileSystemWarning,
-                          stacklevel=3)
-
-
-_TOLD: list[str] = []  # what this process has been warned of
-
-
-def read(file: int, start: int = 0) -> bytes:
-    """The content of an open file from `start` on."""
-    os.lseek(file, start, os.SEEK_SET)
-    with os.fdopen(file, "rb", closefd=False) as reader:
-        return reader.read()
-
-
-def _beside(path: Path) -> Path:
-    """A name that no other process uses, with nothing under it; what a killed process left there is removed."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    remove(beside)
-    return beside
-
-
-def _move(beside: Path, path: Path) -> None:
-    """Give a file the name `path`, or each file of a folder its name in the folder `path`."""
-    if not (beside.is_dir() and path.is_dir()):
-        beside.replace(path)
-        return
-    for file in sorted(beside.iterdir()):
-        _move(file, path / file.name)
-    _sync_folder(path)
-
-
-def _sync_all(path: Path) -> None:
-    """Sync a file, or a folder with everything in it."""
-    if path.is_dir():
-        for below in path.iterdir():
-            _sync_all(below)
-        _sync_folder(path)
-        return
-    with opened(path, os.O_RDWR) as file:
-        os.fsync(file)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk: without its name, a synced file is lost."""
-    if sys.platform == "win32":  # Windows cannot sync a folder
-        return
-    with opened(folder, os.O_RDONLY) as names:
-        try:
-            os.fsync(names)
-        except OSError as error:
-            # Some network folders do not support this call, and a read-only disk cannot hold a new name.
-            if error.errno not in (errno.EINVAL, errno.EROFS):
-                raise
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
-        _write_all(file, content)
-        os.fsync(file)
-
-
-def _write_or_restore(file: int, content: bytes, sync: bool) -> None:
-    size = os.lseek(file, 0, os.SEEK_END)
-    try:
-        _write_all(file, content)
-        if sync:
-            os.fsync(file)
-    except BaseException:
-        with contextlib.suppress(OSError):  # if this fails too, the next append repairs the torn line
-            os.ftruncate(file, size)
-        raise
-
-
-def _write_all(file: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(file, content):]

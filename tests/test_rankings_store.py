@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_synced_leaves_no_record(tmp_path: Path, monkeyp
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as broken, pytest.raises(NotSavedError):
-        broken.setattr("rlhf_mini.files._sync_folder", refused)
+        broken.setattr("rlhf_mini.disk.sync_folder", refused)
         store.append(mapping(1))
     assert ids(store.records()) == [0]
 

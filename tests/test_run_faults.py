@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import make_base, numbers, shrink_constants, tiny_config
 
-from rlhf_mini import files, pipeline
+from rlhf_mini import disk, pipeline
 from rlhf_mini.errors import InputError
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import RunFolder, finished_metrics
@@ -265,8 +265,8 @@ def test_a_run_without_locks_is_told_so(tmp_path: Path, monkeypatch: pytest.Monk
     def no_locks(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
-    monkeypatch.setattr(files, "_TOLD", [])
-    with pytest.warns(files.FileSystemWarning, match="no locks") as caught, RunFolder(RunConfig(out=tmp_path / "run")):
+    monkeypatch.setattr(disk.fcntl, "flock", no_locks)
+    monkeypatch.setattr(disk, "_TOLD", [])
+    with pytest.warns(disk.FileSystemWarning, match="no locks") as caught, RunFolder(RunConfig(out=tmp_path / "run")):
         pass
     assert len(caught) == 1

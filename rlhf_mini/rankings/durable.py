@@ -9,7 +9,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf_mini import files
+from rlhf_mini import disk, files
 from rlhf_mini.errors import InputError, visible
 from rlhf_mini.rankings.reading import LONGEST_LINE, binary_lines, opened
 from rlhf_mini.rankings.record import Ranking, is_json, parse_line
@@ -46,7 +46,7 @@ def scan(path: Path, start: int = 0) -> Generator[tuple[int, Ranking | DamagedLi
     """
     with opened(path) as file:
         with contextlib.suppress(OSError):  # a folder without locks can still be read
-            files.lock(file, shared=True)  # or a line could be read while it is being written
+            disk.lock(file, shared=True)  # or a line could be read while it is being written
         for number, (end, line) in enumerate(binary_lines(file, start), start=1):
             if line is None:
                 yield end, DamagedLine(path, number, f"it has more than {LONGEST_LINE:,} bytes", False)
@@ -88,10 +88,10 @@ def append_line(path: Path, line: bytes, sync: bool = True) -> None:
 def _repair_last_line(file: int, path: Path) -> bytes:
     """What to write before the next line, so that it starts on a line of its own; a torn last line is moved away."""
     size = os.lseek(file, 0, os.SEEK_END)
-    if size == 0 or files.read(file, size - 1) == b"\n":
+    if size == 0 or disk.read(file, size - 1) == b"\n":
         return b""
     first = max(0, size - LONGEST_LINE)
-    content = files.read(file, first)
+    content = disk.read(file, first)
     start = content.rfind(b"\n") + 1
     if first and not start:
         return b"\n"  # it is too long to be moved; whoever reads the file names it

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from rlhf_mini import files
+from rlhf_mini import disk
 from rlhf_mini.errors import InputError, shown
 
 LONGEST_LINE = 10_000_000  # bytes of a ranking file, characters of a preference file
@@ -53,7 +53,7 @@ def opened(path: Path) -> Iterator[int]:
 
     Raises: OSError, also for a folder, and for a pipe or a device: they can be without an end, or never begin.
     """
-    with files.opened(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)) as file:
+    with disk.opened(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)) as file:
         mode = os.fstat(file).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, "it is a folder")

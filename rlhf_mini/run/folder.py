@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rlhf_mini import files, team
+from rlhf_mini import disk, files, team
 from rlhf_mini.errors import InputError
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.history import History
@@ -101,7 +101,7 @@ class RunFolder:
         with ExitStack() as held:  # gives the lock back where a check fails
             try:
                 files.make_folder(self.state)
-                lock = held.enter_context(files.opened(self.state / "lock", os.O_RDWR | os.O_CREAT))
+                lock = held.enter_context(disk.opened(self.state / "lock", os.O_RDWR | os.O_CREAT))
                 self._take_lock(lock)
                 os.ftruncate(lock, 0)
                 os.write(lock, f"{os.getpid()}\n".encode())
@@ -137,7 +137,7 @@ class RunFolder:
     def check(self) -> None:
         """Check the folder without making or locking anything. Raises: InputError, as on entering."""
         try:
-            with files.opened(self.state / "lock", os.O_RDWR) as lock:
+            with disk.opened(self.state / "lock", os.O_RDWR) as lock:
                 self._take_lock(lock)
         except (FileNotFoundError, NotADirectoryError):
             pass
@@ -172,9 +172,9 @@ class RunFolder:
 
     def _take_lock(self, lock: int) -> None:
         try:
-            files.lock(lock, wait=False)
+            disk.lock(lock, wait=False)
         except BlockingIOError:
-            raise InputError(f"{self.path} is in use by process {files.read(lock).decode(errors='replace').strip()}: "
+            raise InputError(f"{self.path} is in use by process {disk.read(lock).decode(errors='replace').strip()}: "
                              "wait for it, or choose another --out") from None
 
     @contextmanager

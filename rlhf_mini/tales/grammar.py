@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from rlhf_mini.errors import InputError
-from rlhf_mini.tales.lexicon import FILLERS, GENDER, PLACE_TAGS, THING_TAGS, THREADS, tokenise
+from rlhf_mini.tales.lexicon import FILLERS, GENDER, PLACE_TAGS, THING_TAGS, THREADS
 from rlhf_mini.tales.patterns import (
     COMPANY,
     ENDINGS,
@@ -245,11 +245,3 @@ def openings(count: int, seed: int, split: str | None = None) -> list[str]:
         if split is None or is_held_out(opening) == (split == "held_out"):
             found[opening] = None
     return list(found)
-
-
-def skeleton(ending: str) -> str:
-    """The ending with names, things and places replaced by slots: equal for endings that differ in these alone."""
-    slots = {**dict.fromkeys(FILLERS["HERO"], "NAME"), **dict.fromkeys(FILLERS["THING"], "THING"),
-             **dict.fromkeys(FILLERS["PLACE"], "PLACE")}
-    tokens = tokenise(text("ending", ending))
-    return "".join(t[: len(t) - len(w)] + slots.get(w, w) for t in tokens for w in [t.lstrip()])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rlhf_mini.tales.grammar import MAX_SENTENCES, Scene
-from rlhf_mini.tales.lexicon import GENDER
+from rlhf_mini.tales.lexicon import FILLERS, GENDER, tokenise
 from rlhf_mini.tales.patterns import ENDINGS, OPENINGS, ORIGINS, THING_STATES, Pattern, Trie, tokens_and_classes
 from rlhf_mini.texts import text
 
@@ -160,3 +160,11 @@ def _why_ungrammatical(scene: Scene | None, parse: list[Match], stuck: str) -> s
     if not parse[-1].pattern.closes:
         return "the ending does not end"
     return f"an ending has 2 to {MAX_SENTENCES} sentences, this one {len(parse)}"
+
+
+def skeleton(ending: str) -> str:
+    """The ending with names, things and places replaced by slots: equal for endings that differ in these alone."""
+    slots = {**dict.fromkeys(FILLERS["HERO"], "NAME"), **dict.fromkeys(FILLERS["THING"], "THING"),
+             **dict.fromkeys(FILLERS["PLACE"], "PLACE")}
+    tokens = tokenise(text("ending", ending))
+    return "".join(t[: len(t) - len(w)] + slots.get(w, w) for t in tokens for w in [t.lstrip()])

@@ -20,6 +20,7 @@ JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokeni
               "special_tokens_map.json", "added_tokens.json", "vocab.json")
 TEXT_FILES = ("*.txt", "*.model", "*.jinja")  # vocabularies and merges of tokenizers, and chat templates
 ADAPTER = "adapter_config.json"
+OPENED_TEXTS = ("merges.txt", "vocab.txt", "tokenizer.model", "spiece.model")  # and no licence or page about the model
 DOWNLOADED = (*JSON_FILES, *TEXT_FILES, ADAPTER, INDEX)
 SAVE = "save the model with save_pretrained, which writes model.safetensors"
 FORMATS = {  # weights that are not opened, by the ends of their names
@@ -58,7 +59,7 @@ def check_texts(folder: Path) -> None:
     for name in JSON_FILES:
         if (folder / name).is_file():
             read_json(folder / name)
-    for path in (path for pattern in TEXT_FILES for path in folder.glob(pattern) if path.is_file()):
+    for path in (folder / name for name in OPENED_TEXTS if (folder / name).is_file()):
         if what := not_itself(path):
             raise InputError(f"{path} {what}")
 

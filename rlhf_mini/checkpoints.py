@@ -201,7 +201,7 @@ def check_fit(model: Any, tokenizer: Any, name: str) -> None:
     if not ids or max(ids) >= rows or rows > 2 * len(ids):
         raise InputError(f"{name}: the model has {rows} tokens and the tokenizer {len(ids)} (highest id "
                          f"{max(ids, default=-1)}): save the tokenizer that the model was trained with in its folder")
-    if isinstance(pad := model.config.pad_token_id, int) and pad >= rows:
+    if isinstance(pad := getattr(model.config, "pad_token_id", None), int) and pad >= rows:
         raise InputError(f"{name}: the model has {rows} tokens, and no row for the pad_token_id {pad} of its "
                          "config.json: correct that entry, or remove it")
 

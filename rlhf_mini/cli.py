@@ -117,7 +117,8 @@ def _add_run_options(parser: Parser) -> Parser:
 
 
 def _run(options: dict[str, Any]) -> int:
-    from rlhf_mini.run.folder import RunFolder, finished_metrics, latest_unfinished, next_folder
+    from rlhf_mini.run.finished import finished_metrics, latest_unfinished, next_folder
+    from rlhf_mini.run.folder import RunFolder
     from rlhf_mini.run.saved_config import requested_config
     from rlhf_mini.tables import summary
 
@@ -198,21 +199,17 @@ def _pretrain(options: dict[str, Any]) -> int:
 def _merge_parser() -> Parser:
     parser = Parser(prog="python -m rlhf_mini merge",
                     description="Pool ranking files into a new one, and print how far the annotators agree.")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE",
+    parser.add_argument("files", type=_path, nargs="+", metavar="FILE",
                         help="ranking files, folders of them (all *.jsonl), or patterns such as my_rankings/*.jsonl")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the new file")
+    parser.add_argument("--out", type=_path, required=True, metavar="FILE", help="the new file")
     return parser
 
 
 def _merge(options: dict[str, Any]) -> int:
     from rlhf_mini import rankings
-    from rlhf_mini.errors import visible
     from rlhf_mini.tables import agreement_table
 
-    try:
-        records = rankings.merge(options["files"], options["out"])
-    except rankings.NotSavedError as error:
-        raise InputError(str(error)) from None
+    records = rankings.merge(options["files"], options["out"])
     judged = [record for record in rankings.current(records) if record.ranking]
     annotators = len({record.annotator for record in judged})
     print(f"{visible(options['out'])}: {len(records)} records, {len(judged)} current judgements, "

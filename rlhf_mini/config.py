@@ -17,7 +17,7 @@ MAX_NEW_TOKENS = 64  # every ending that the grammar writes is shorter
 
 def require(config: Any, name: str, expected: str, ok: bool) -> None:
     if not ok:
-        raise InputError(f"{type(config).__name__}.{name} is {_shown(getattr(config, name))}: give {expected}")
+        raise InputError(f"{type(config).__name__}.{name} is {shown(getattr(config, name))}: give {expected}")
 
 
 def require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (),
@@ -73,13 +73,6 @@ def _plain_number(value: Any) -> Any:
 def _plain_whole(value: Any) -> Any:
     value = _plain_number(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _shown(value: Any) -> str:
-    try:
-        return shown(value)
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        return "a huge number"
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def sync_folder(folder: Path) -> None:
             os.fsync(names)
         except OSError as error:
             # Some network folders do not support this call, and a read-only disk cannot hold a new name.
-            if error.errno not in (errno.EINVAL, errno.EROFS):
+            if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
 
 

@@ -53,7 +53,10 @@ def _is_shown(before: str, letter: str) -> bool:
 def shown(value: Any) -> str:
     """A value as a message shows it: in one line, shortened, a text in quotes and with the letters of its script."""
     if not isinstance(value, str):
-        return visible(" ".join(_SHORT.repr(value).split()))
+        try:
+            return visible(" ".join(_SHORT.repr(value).split()))
+        except ValueError:  # Python writes no whole number of more than 4,300 digits
+            return "a huge number"
     half = LONGEST // 2 - 2
     text = value if len(value) <= LONGEST else f"{value[:half]}...{value[-half:]}"
     return "'" + visible(text.replace("\\", r"\\").replace("'", r"\'")) + "'"

@@ -1,7 +1,7 @@
-"""The one module that writes files: whole or not at all, on the disk when the call returns, and never through a link.
+"""The one module that writes files: whole or not at all, on the disk on return, and never through a link to a file.
 
-New content is written beside its place under another name, synced, and renamed. So whoever looks, after a kill or a
-power cut too, finds the old content or the new one. What another library writes is made in the same way (`put`).
+New content is written under another name, synced, and renamed. So whoever looks, after a kill or a power cut too, finds
+the old file or the new one. What another library writes is made in the same way (`put`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from rlhf_mini import disk
 from rlhf_mini.errors import visible
 
+UNFINISHED = re.compile(r".+\.\d+-[0-9a-f]{8}\.tmp")  # the names under which new content is written
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # hard links are not supported
 
 
@@ -30,7 +32,7 @@ class NotSavedError(OSError):
 
 
 def put(path: Path, make: Callable[[Path], Any]) -> None:
-    """Let `make` write a file or a folder under a name beside `path`, and then give it the name `path`.
+    """Let `make` write a file or a folder under another name, and then give it the name `path`.
 
     A file takes the place of an old one. So does each file of a folder: others that are there already are kept.
     Raises: NotSavedError.
@@ -55,6 +57,7 @@ def write(path: Path, content: bytes) -> None:
 def create(path: Path, content: bytes) -> None:
     """Write a new file. Raises: NotSavedError if it cannot be written (its errno is EEXIST if there is one)."""
     with saving(path):
+        make_folder(path.parent)
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         beside = _beside(path)
@@ -135,11 +138,19 @@ def digests(*paths: Path) -> dict[str, str]:
     return found
 
 
+def left_by_a_kill(folder: Path) -> list[Path]:
+    """What a process that was killed while it wrote has left in the folder, and in the folders in it."""
+    found = (path for pattern in ("*.tmp", "*/*.tmp") for path in folder.glob(pattern))
+    return [path for path in found if UNFINISHED.fullmatch(path.name)]
+
+
 def _beside(path: Path) -> Path:
-    """A name that no other process uses, with nothing under it; what a killed process left there is removed."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    remove(beside)
-    return beside
+    """A name that nobody else uses, beside a file or a new folder, or in a folder that is there.
+
+    The folder may be a disk of its own, or stand in one where we may not write.
+    """
+    place = path if path.is_dir() else path.parent
+    return place / f"{path.name or 'new'}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 # --- errors -----------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def download(name: str, patterns: Sequence[str], revision: str | None = None) ->
 def not_downloaded(name: str, reason: str) -> InputError:
     """The error for a model that is neither a folder nor comes from the hub."""
     return InputError(f"{name} (not a folder here, so looked up on the Hugging Face hub) cannot be downloaded: with a "
-                      f"network, run `hf download {name} --local-dir FOLDER`, then give FOLDER ({reason})")
+                      f"network, run `hf download {name}` and repeat the command, or give a folder ({reason})")
 
 
 def hub_problem() -> str | None:

@@ -37,7 +37,7 @@ from rlhf_mini.reward import (
     reward_model_from,
     score_rollout,
 )
-from rlhf_mini.run.base import check_base, has_seen_tales, note_tales, usual_torch
+from rlhf_mini.run.base import check_base, has_seen_tales, note_tales, usual_torch, weights_digest
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
@@ -75,6 +75,7 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     config = choose_sizes(config, has_seen_tales(base, tokenizer))
     config, task = adapt_to_model(config, base, tokenizer, make_task(config, given))
     check_shares(config)
+    folder.base = weights_digest(base)
     with folder:
         context = RunContext(folder.recorded_settings(config), task, tokenizer, folder)
         if given:
@@ -201,7 +202,7 @@ def optimise(context: RunContext, arm: str, config: PPOConfig, sft: PreTrainedMo
             for line in progress(history_lines(context, arm, training), config.iterations, STYLES[arm].label,
                                  iteration_summary, done=state.iteration):
                 folder.history.append(line)
-                if state.iteration % SAVE_EVERY == 0:
+                if team.first() and state.iteration % SAVE_EVERY == 0:
                     save_state(state, folder.state / arm, folder.history.digest(arm))
             policy: Any = state.policy.language_model
             save_language_model(policy, context.tokenizer, path)

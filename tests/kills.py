@@ -32,7 +32,7 @@ from tiny_run import make_base, numbers, shrink_constants, tiny_config
 
 from rlhf_mini import pipeline
 from rlhf_mini.run.config import RunConfig
-from rlhf_mini.run.folder import finished_metrics
+from rlhf_mini.run.finished import finished_metrics
 
 CALLS = ("open", "write", "fsync", "replace", "unlink", "mkdir", "ftruncate", "rmdir")  # `link` makes a copy for others
 Deadly = Callable[[str], bool]  # whether to be killed at a call: "before write run/history.jsonl"
@@ -60,7 +60,7 @@ def place_of(file: Any, root: Path) -> str | None:
     path = str(Path(f"/proc/self/fd/{file}").readlink() if isinstance(file, int) else file)
     if not path.startswith(str(root)):
         return None
-    return re.sub(r"\.\d+\.tmp", ".tmp", path.removeprefix(str(root)).removesuffix(" (deleted)"))
+    return re.sub(r"\.\d+-[0-9a-f]{8}\.tmp", ".tmp", path.removeprefix(str(root)).removesuffix(" (deleted)"))
 
 
 def run_in_child(config: RunConfig, chosen: Deadly, told: int) -> int:

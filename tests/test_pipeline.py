@@ -20,7 +20,8 @@ from rlhf_mini.pretrain import new_language_model, train_tokenizer
 from rlhf_mini.run import progress as progress_module
 from rlhf_mini.run import results, tasks
 from rlhf_mini.run.config import RunConfig
-from rlhf_mini.run.folder import RunFolder, latest_unfinished, next_folder
+from rlhf_mini.run.finished import latest_unfinished, next_folder
+from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.history import History
 from rlhf_mini.run.json_files import write_json
 from rlhf_mini.run.saved_config import config_to_json, load_config

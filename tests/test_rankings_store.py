@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_mini import files as disk
+from rlhf_mini import disk
 from rlhf_mini.errors import InputError
 from rlhf_mini.rankings import (
     NotSavedError,

@@ -19,11 +19,13 @@ from tiny_run import make_base, numbers, shrink_constants, tiny_config
 
 from rlhf_mini import disk, pipeline
 from rlhf_mini.errors import InputError
+from rlhf_mini.language_model import load_language_model, save_language_model
 from rlhf_mini.run.config import RunConfig
-from rlhf_mini.run.folder import RunFolder, finished_metrics
+from rlhf_mini.run.finished import finished_metrics, latest_unfinished
+from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.history import History
 from rlhf_mini.run.json_files import read_json, write_json
-from rlhf_mini.run.saved_config import load_config
+from rlhf_mini.run.saved_config import config_to_json, load_config
 from rlhf_mini.run.stages import Stages
 
 STAGES = ("sft", "rankings", "reward_model", "ppo", "ppo_no_kl", "evaluation")
@@ -124,7 +126,7 @@ def test_a_state_of_ppo_that_cannot_be_used_lets_the_arm_begin_again(harm: str, 
     shutil.rmtree(stopped / "policy")
     if harm == "no file":
         state.unlink()
-        state.with_name("ppo_state.safetensors.1.tmp").write_bytes(b"half")
+        state.with_name("ppo_state.safetensors.1-0123abcd.tmp").write_bytes(b"half")
     elif harm == "history is shorter":
         lines_of(stopped / "history.jsonl", lambda x: [x[0], *x[5:]])
     elif harm == "another model":
@@ -173,6 +175,63 @@ def test_a_link_in_a_run_is_not_written_through(name: str, stopped: Path, tmp_pa
     with pytest.raises(InputError, match=f"{place.name} is a link"):
         pipeline.run(load_config(stopped), resume=True)
     assert list(target.iterdir()) == [] if target.is_dir() else target.read_text() == "somebody's"
+
+
+def test_what_others_keep_in_the_folder_of_a_run_stays(finished: Path, tmp_path: Path) -> None:
+    """Links, unfinished files of other programs, and a folder called tmp are none of a run's business."""
+    out = tmp_path / "project"
+    (out / "thesis.tmp").mkdir(parents=True)
+    (out / "thesis.tmp" / "chapter.txt").write_text("mine")
+    (out / "notes.tmp").write_text("mine")
+    (out / "link").symlink_to(tmp_path)
+    (out / "metrics.json.99-0123abcd.tmp").write_text("left by a run that was killed")
+    with RunFolder(replace(load_config(finished), out=out)):
+        pass
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*") if "link" not in path.parts}
+    assert {"thesis.tmp/chapter.txt", "notes.tmp"} <= left and "metrics.json.99-0123abcd.tmp" not in left
+    assert (out / "link").is_symlink()
+
+
+def test_a_base_that_has_changed_lets_every_stage_be_done_again(finished: Path, stopped: Path, tmp_path: Path) -> None:
+    config = load_config(stopped)
+    base = tmp_path / "base"
+    shutil.copytree(str(config.base), base)
+    config = replace(config, base=str(base))
+    write_json(stopped / "config.json", config_to_json(config))
+    assert resumed(stopped)[1] == []
+    (stopped / "metrics.json").unlink()
+    model, tokenizer = load_language_model(base)
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.5)
+    save_language_model(model, tokenizer, base)
+    found, said = resumed(stopped)
+    assert said == list(STAGES)
+    pipeline.run(replace(config, out=tmp_path / "anew" / "run"))
+    assert found == numbers(tmp_path / "anew" / "run") != numbers(finished)
+
+
+def test_metrics_of_another_version_are_not_replaced(stopped: Path, finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    del metrics["best_of_16"]
+    (stopped / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(InputError, match=r"metrics\.json lacks gold_mean, as it is of another version"):
+        pipeline.run(load_config(stopped), resume=True)
+    with pytest.raises(InputError, match="no unfinished run"):
+        latest_unfinished(stopped.parent)
+
+
+def test_a_model_is_saved_where_only_its_own_folder_can_be_written(finished: Path, tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder, a mounted disk, or one whose parent belongs to somebody else: what is there is kept."""
+    model, tokenizer = load_language_model(finished / "sft")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "README.md").write_text("mine")
+    monkeypatch.chdir(folder)
+    save_language_model(model, tokenizer, ".")
+    assert (folder / "README.md").read_text() == "mine" and not list(folder.glob("*.tmp"))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    load_language_model(folder)
 
 
 @pytest.mark.parametrize("setting", ["double precision", "a device", "no gradients", "inference"])

@@ -82,8 +82,7 @@ class RankingStore:
     def timestamp(self, now: str) -> str:
         """The time for the next record: `now`, or just after the annotator's latest record if that is later.
 
-        So the order of the annotator's records is that in which they were written, even if a clock was wrong, also
-        where two processes write at the same time.
+        So the order of the annotator's records is that in which they were written, even if a clock was wrong.
         """
         with contextlib.suppress(OSError):  # whoever reads or appends next is told
             self._look_for_latest()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,18 +23,22 @@ TRAINED_ON_TALES = {"trained_on": "tales"}  # the entry `rlhf_mini` of a model's
 
 @contextmanager
 def usual_torch() -> Iterator[None]:
-    """float32, no default device, and gradients, whatever the caller has set; that comes back afterwards."""
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    """float32, the CPU, and gradients by default, whatever the caller has set; that comes back afterwards."""
+    dtype, usual = torch.get_default_dtype(), torch.get_default_device().type == "cpu"
     torch.set_default_dtype(torch.float32)
-    if device.type != "cpu":
-        torch.set_default_device(None)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), nullcontext() if usual else torch.device("cpu"):
             yield
     finally:
         torch.set_default_dtype(dtype)
-        if device.type != "cpu":
-            torch.set_default_device(device)
+
+
+def weights_digest(model: Any) -> str:
+    """The SHA-256 of a model's weights and their names."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def has_seen_tales(model: Any, tokenizer: Any) -> bool:

@@ -11,16 +11,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rlhf_mini import disk, files, team
 from rlhf_mini.errors import InputError
 from rlhf_mini.run.config import RunConfig
+from rlhf_mini.run.finished import finished_metrics
 from rlhf_mini.run.history import History
-from rlhf_mini.run.json_files import read_json, write_json
+from rlhf_mini.run.json_files import write_json
 from rlhf_mini.run.saved_config import check_same_settings, config_to_json, load_config
 from rlhf_mini.run.stages import Contents, Stage, Stages
-from rlhf_mini.tables import COLUMNS, MODELS
 
 OUTPUTS = ("config.json", "settings.json", "sft", "rankings.jsonl", "reward_model", "policy", "policy_no_kl",
            "history.jsonl", "samples.json", "metrics.json", "report.html")
@@ -37,36 +36,6 @@ def versions() -> dict[str, str]:
     return packages
 
 
-def next_folder(parent: Path = Path("runs")) -> Path:
-    """The next folder in the row parent/001, parent/002, ..."""
-    taken = [int(path.name) for path in parent.glob("*") if path.name.isdecimal()]
-    return parent / f"{max(taken, default=0) + 1:03d}"
-
-
-def latest_unfinished(parent: Path = Path("runs")) -> Path:
-    """The latest unfinished run in `parent`. Raises: InputError if there is none."""
-    started = [path for path in parent.glob("*/config.json") if finished_metrics(path.parent) is None]
-    if not started:
-        raise InputError(f"there is no unfinished run in {parent}: give its folder with --out, or leave out --resume")
-    return max(started, key=lambda path: path.stat().st_mtime).parent
-
-
-def finished_metrics(folder: Path) -> dict[str, Any] | None:
-    """The metrics of the finished run in a folder; None where there is none, or where metrics.json is damaged."""
-    try:
-        metrics = read_json(folder / "metrics.json", None)
-        whole = (all(_is_number(metrics[model][key]) for model in MODELS for key in COLUMNS)
-                 and all(_is_number(metrics["reward_model"][key]) for key in ("accuracy", "accuracy_ceiling"))
-                 and _is_number(metrics["seconds"]["total"]))
-    except (InputError, TypeError, KeyError):
-        return None
-    return metrics if whole else None
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or type(value) in (int, float)
-
-
 class RunFolder:
     """The folder of a run, locked inside a `with` block.
 
@@ -81,6 +50,7 @@ class RunFolder:
         self.resume = resume
         self.history = History(self.path / "history.jsonl")
         self.stages = Stages(self.state / "stages.json")
+        self.base = ""  # a digest of the base's weights, from which every stage is made
         self._held = ExitStack()  # the lock
 
     @property
@@ -110,7 +80,7 @@ class RunFolder:
             self._check_contents()
             if not (self.path / "config.json").exists():
                 write_json(self.path / "config.json", config_to_json(self.config))
-            for left in (*self.path.glob("*.tmp"), *self.state.glob("**/*.tmp")):  # by a process that was killed
+            for left in (*files.left_by_a_kill(self.path), *files.left_by_a_kill(self.state)):
                 files.remove(left)
             self._held = held.pop_all()
 
@@ -157,7 +127,8 @@ class RunFolder:
             raise InputError(f"{self.path} is a file: give --out a folder")
         if finished_metrics(self.path) is not None:
             raise InputError(f"{self.path} holds a finished run, which is not overwritten: choose another --out")
-        if links := [path for path in self.path.rglob("*") if path.is_symlink()]:
+        ours = [self.path / name for name in (*OUTPUTS, self.state.name)]
+        if links := [path for one in ours for path in (one, *one.rglob("*")) if path.is_symlink()]:
             raise InputError(f"{links[0]} is a link, and a run does not write through links: remove it, or choose "
                              "another --out")
         if self.resume:
@@ -222,7 +193,7 @@ class RunFolder:
 
     def _made_from(self, reads: Sequence[str]) -> str:
         settings = self.path / "settings.json"
-        return self.stages.digest(reads, settings.read_bytes() if settings.exists() else b"")
+        return self.stages.digest(reads, self.base.encode(), settings.read_bytes() if settings.exists() else b"")
 
     @team.once
     def _forget(self, name: str) -> None:

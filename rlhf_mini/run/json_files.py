@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,10 +32,15 @@ def read_json(path: Path, default: Any) -> Any:
 def strict_json(content: bytes) -> Any:
     """What the JSON says. Raises: ValueError for what is not JSON: NaN and endless nesting, too."""
     try:
-        return json.loads(content.decode(), parse_constant=_refuse)
+        return json.loads(content.decode(), parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)

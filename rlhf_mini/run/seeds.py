@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from rlhf_mini.run.config import RunConfig
-from rlhf_mini.run.folder import finished_metrics
+from rlhf_mini.run.finished import finished_metrics
 from rlhf_mini.run.json_files import write_json
 from rlhf_mini.run.saved_config import check_same_settings
 from rlhf_mini.tables import COLUMNS, MODELS

@@ -27,8 +27,10 @@ class Stage:
 
     def damage(self, contents: Contents) -> str | None:
         """The first thing it made that is not there any more as it was made; None if there is none."""
+        if not self.made:
+            return None
         here = contents()
-        return next((name for name, digest in (self.made or {}).items() if here.get(name) != digest), None)
+        return next((name for name, digest in self.made.items() if here.get(name) != digest), None)
 
 
 class Stages:

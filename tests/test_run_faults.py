@@ -175,6 +175,33 @@ def test_a_link_in_a_run_is_not_written_through(name: str, stopped: Path, tmp_pa
     assert list(target.iterdir()) == [] if target.is_dir() else target.read_text() == "somebody's"
 
 
+def test_what_a_person_has_in_the_folder_of_a_run_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    mine, left = out / "thesis.tmp", [out / "metrics.json.12.tmp", out / "state" / "stages.json.12.tmp"]
+    out.mkdir()
+    mine.write_text("mine")
+    with RunFolder(RunConfig(out=out)):
+        pass
+    for path in left:
+        path.write_text("half")
+    with RunFolder(RunConfig(out=out), resume=True):
+        assert mine.read_text() == "mine" and not any(path.exists() for path in left)
+
+
+def test_a_state_that_no_run_has_made_is_not_touched(tmp_path: Path) -> None:
+    """The stage `rankings` begins with an empty state/rankings."""
+    mine = tmp_path / "state" / "rankings" / "mine.jsonl"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(InputError, match="already has a state"), RunFolder(RunConfig(out=tmp_path)):
+        pass
+    assert mine.read_text() == "mine"
+    shutil.rmtree(mine.parent)
+    (tmp_path / "state" / "lock").write_text("1")  # by a process that was killed at once
+    with RunFolder(RunConfig(out=tmp_path)):
+        pass
+
+
 @pytest.mark.parametrize("setting", ["double precision", "a device", "no gradients", "inference"])
 def test_what_a_caller_has_set_in_torch_changes_no_number(setting: str, finished: Path, tmp_path: Path) -> None:
     config = replace(load_config(finished), out=tmp_path / "run")

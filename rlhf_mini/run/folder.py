@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -110,13 +111,19 @@ class RunFolder:
             self._check_contents()
             if not (self.path / "config.json").exists():
                 write_json(self.path / "config.json", config_to_json(self.config))
-            for left in (*self.path.glob("*.tmp"), *self.state.glob("**/*.tmp")):  # by a process that was killed
+            for left in self._left_by_killed():
                 files.remove(left)
             self._held = held.pop_all()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self._held.close()  # closing releases the lock; so does the end of the process
+
+    def _left_by_killed(self) -> list[Path]:
+        """The unfinished files of processes that were killed; a person's own *.tmp in the folder is none of them."""
+        beside = re.compile(r"(.+)\.\d+\.tmp")
+        here = [path for path in self.path.iterdir() if (name := beside.fullmatch(path.name)) and name[1] in OUTPUTS]
+        return here + [path for path in self.state.rglob("*.tmp") if beside.fullmatch(path.name)]
 
     def recorded_settings(self, effective: RunConfig) -> RunConfig:
         """The settings that the run was started with after they were adapted to model and data, or these, recorded."""
@@ -166,9 +173,14 @@ class RunFolder:
         elif (self.path / "config.json").exists():
             raise InputError(f"{self.path} holds an unfinished run: continue it with --resume, or choose "
                              "another --out")
-        elif present := [name for name in OUTPUTS if (self.path / name).exists()]:
+        elif present := [name for name in (*OUTPUTS, "state") if self._would_be_overwritten(self.path / name)]:
             raise InputError(f"{self.path} already has a {present[0]} that a run would overwrite: choose "
                              "another --out")
+
+    def _would_be_overwritten(self, path: Path) -> bool:
+        if path == self.state and path.is_dir():  # a process that was killed at once leaves a lock in it
+            return any(below.name != "lock" for below in path.iterdir())
+        return path.exists()
 
     def _take_lock(self, lock: int) -> None:
         try:

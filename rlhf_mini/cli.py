@@ -198,9 +198,9 @@ def _pretrain(options: dict[str, Any]) -> int:
 def _merge_parser() -> Parser:
     parser = Parser(prog="python -m rlhf_mini merge",
                     description="Pool ranking files into a new one, and print how far the annotators agree.")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE",
+    parser.add_argument("files", type=_path, nargs="+", metavar="FILE",
                         help="ranking files, folders of them (all *.jsonl), or patterns such as my_rankings/*.jsonl")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the new file")
+    parser.add_argument("--out", type=_path, required=True, metavar="FILE", help="the new file")
     return parser
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tiny_run import make_base, numbers, shrink_constants, tiny_config
 
 from rlhf_mini import files, pipeline
+from rlhf_mini.cli import main
 from rlhf_mini.errors import InputError
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import RunFolder, finished_metrics
@@ -173,6 +174,41 @@ def test_a_link_in_a_run_is_not_written_through(name: str, stopped: Path, tmp_pa
     with pytest.raises(InputError, match=f"{place.name} is a link"):
         pipeline.run(load_config(stopped), resume=True)
     assert list(target.iterdir()) == [] if target.is_dir() else target.read_text() == "somebody's"
+
+
+@pytest.mark.parametrize("extra", [b'{"arm": "ppo", "iteration": 99}\n', b"\0" * 40, "the lines of another attempt"])
+def test_a_finished_history_has_each_iteration_once_and_nothing_else(extra: Any, finished: Path, stopped: Path) -> None:
+    history = stopped / "history.jsonl"
+    lines = history.read_bytes().splitlines(keepends=True)
+    history.write_bytes(b"".join([*lines, *(lines[:2] if isinstance(extra, str) else [extra])]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        resumed(stopped)
+    assert history.read_bytes() == (finished / "history.jsonl").read_bytes()
+
+
+LACKS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a figure": lambda metrics: metrics["sft"].pop("gold_std"), "versions": lambda metrics: metrics.pop("versions"),
+    "a number": lambda metrics: metrics["ppo"].update(kl=None), "seconds": lambda metrics: metrics.pop("seconds"),
+    "what only some know": lambda metrics: metrics["ppo"].update(gold_mean=None),
+    "a sum": lambda metrics: metrics["seconds"].update(total=None),
+    "numbers for seconds": lambda metrics: metrics["seconds"].update(sft="long"),
+    "reasons by name": lambda metrics: metrics.update(reasons=["none"])}
+
+
+@pytest.mark.parametrize("part", LACKS)
+def test_metrics_that_lack_what_is_shown_are_no_finished_run(part: str, finished: Path, tmp_path: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    LACKS[part](metrics)
+    write_json(tmp_path / "metrics.json", metrics)
+    assert finished_metrics(finished) is not None and finished_metrics(tmp_path) is None
+
+
+def test_a_finished_run_is_not_shown_for_other_settings(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--resume", "--out", str(finished), "--seed", "0"]) == 0
+    assert "PPO with KL" in capsys.readouterr().out
+    assert main(["--resume", "--out", str(finished), "--seed", "7"]) == 2
+    assert "started with seed = 0, not 7" in capsys.readouterr().err
 
 
 def test_what_a_person_has_in_the_folder_of_a_run_is_kept(tmp_path: Path) -> None:

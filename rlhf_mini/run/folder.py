@@ -25,6 +25,7 @@ from rlhf_mini.tables import COLUMNS, MODELS
 
 OUTPUTS = ("config.json", "settings.json", "sft", "rankings.jsonl", "reward_model", "policy", "policy_no_kl",
            "history.jsonl", "samples.json", "metrics.json", "report.html")
+OF_TALES = ("gold_mean", "gold_std", "grammatical", "coherent")  # figures that are null where the text is not tales
 
 
 def versions() -> dict[str, str]:
@@ -56,16 +57,26 @@ def finished_metrics(folder: Path) -> dict[str, Any] | None:
     """The metrics of the finished run in a folder; None where there is none, or where metrics.json is damaged."""
     try:
         metrics = read_json(folder / "metrics.json", None)
-        whole = (all(_is_number(metrics[model][key]) for model in MODELS for key in COLUMNS)
-                 and all(_is_number(metrics["reward_model"][key]) for key in ("accuracy", "accuracy_ceiling"))
-                 and _is_number(metrics["seconds"]["total"]))
-    except (InputError, TypeError, KeyError):
+        return metrics if _is_whole(metrics) else None
+    except (InputError, TypeError, KeyError, AttributeError):
         return None
-    return metrics if whole else None
+
+
+def _is_whole(metrics: Any) -> bool:
+    """Whether there is everything in metrics that is shown or compared. Raises: TypeError, KeyError, AttributeError."""
+    models = [metrics[name] for name in MODELS]
+    of_tales = [model[key] for model in models for key in OF_TALES]
+    numbers = [model[key] for model in models for key in COLUMNS if key not in OF_TALES]
+    seconds, reward_model = metrics["seconds"], metrics["reward_model"]
+    accuracies = [reward_model[key] for key in ("accuracy", "accuracy_ceiling")]
+    return (all(map(_is_number, [*numbers, *seconds.values(), seconds["total"]]))
+            and (all(map(_is_number, of_tales)) or of_tales == [None] * len(of_tales))
+            and all(value is None or _is_number(value) for value in accuracies)
+            and isinstance(metrics["versions"], dict) and isinstance(metrics.get("reasons", {}), dict))
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or type(value) in (int, float)
+    return type(value) in (int, float)
 
 
 class RunFolder:

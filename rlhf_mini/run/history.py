@@ -65,7 +65,15 @@ class History:
         if not self.path.exists():
             return
         others = [line for line in self.read() if line["arm"] != arm]
-        content = b"".join(map(_written, [*others, *self.of_arm(arm)[:iterations]]))
+        self._write([*others, *self.of_arm(arm)[:iterations]])
+
+    @team.once
+    def tidy(self) -> None:
+        """Keep each arm's iterations, each once and in order, and nothing else: both arms are finished."""
+        self._write([line for arm in ARMS for line in self.of_arm(arm)])
+
+    def _write(self, lines: list[Line]) -> None:
+        content = b"".join(map(_written, lines))
         if content != self.path.read_bytes():
             files.write(self.path, content)
 

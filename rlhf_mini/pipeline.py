@@ -37,7 +37,7 @@ from rlhf_mini.reward import (
     reward_model_from,
     score_rollout,
 )
-from rlhf_mini.run.base import check_base, has_seen_tales, note_tales, usual_torch
+from rlhf_mini.run.base import base_digest, check_base, has_seen_tales, note_tales, usual_torch
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
@@ -72,6 +72,7 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     given = given_rankings(config, rankings_copy if folder.is_done("rankings", copied) else None)
     base, tokenizer = load_language_model(config.base or asset("tiny-tales-gpt2"), config.bf16)
     check_base(base, tokenizer)
+    folder.given["base"] = base_digest(base, tokenizer)
     config = choose_sizes(config, has_seen_tales(base, tokenizer))
     config, task = adapt_to_model(config, base, tokenizer, make_task(config, given))
     check_shares(config)
@@ -111,7 +112,7 @@ def rlhf(context: RunContext, base: PreTrainedModel) -> dict[str, Any]:
 def fine_tune(context: RunContext, base: PreTrainedModel) -> PreTrainedModel:
     """Fine-tune a copy of the base model on demonstrations: one ending, and then stop."""
     path, config = context.folder.path / "sft", context.config
-    reads = ["rankings"] if context.task.judgements else []
+    reads = ["base", *(["rankings"] if context.task.judgements else [])]
     with context.folder.stage("sft", partial(files.digests, path), reads) as todo:
         if todo:
             model = copy.deepcopy(base)

@@ -20,6 +20,7 @@ from tiny_run import make_base, numbers, shrink_constants, tiny_config
 from rlhf_mini import files, pipeline
 from rlhf_mini.cli import main
 from rlhf_mini.errors import InputError
+from rlhf_mini.language_model import load_language_model, save_language_model
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import RunFolder, finished_metrics
 from rlhf_mini.run.history import History
@@ -159,6 +160,22 @@ def test_a_copy_of_given_rankings_that_was_cut_is_made_again(finished: Path, tmp
     source.unlink()
     with pytest.raises(InputError, match=r"given\.jsonl cannot be read"):
         pipeline.run(config, resume=True)
+
+
+def test_a_base_that_was_trained_on_since_is_fine_tuned_again(finished: Path, tmp_path: Path) -> None:
+    """Or the base model of the report would be another than the one that the run began with."""
+    base, out = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(finished.parent / "base", base)
+    pipeline.run(tiny_config(base, out))
+    (out / "metrics.json").unlink()
+    model, tokenizer = load_language_model(base)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:9] += 0.1
+    save_language_model(model, tokenizer, base)
+    found, said = resumed(out)
+    assert said == list(STAGES)
+    pipeline.run(tiny_config(base, tmp_path / "again" / "run"))
+    assert found == numbers(tmp_path / "again" / "run") != numbers(finished)
 
 
 @pytest.mark.parametrize("name", ["history.jsonl", "sft", "state/stages.json", "report.html"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +53,14 @@ def has_seen_tales(model: Any, tokenizer: Any) -> bool:
 def note_tales(model: Any) -> None:
     """Note in the model's config, which is saved with it and with every copy, that it was trained on tales."""
     model.config.rlhf_mini = dict(TRAINED_ON_TALES)
+
+
+def base_digest(model: Any, tokenizer: Any) -> str:
+    """A digest of the weights and the vocabulary, by which a resumed run knows whether its base is still the same."""
+    found = hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
+    for parameter in model.parameters():
+        found.update(parameter.detach().cpu().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def check_base(model: Any, tokenizer: Any) -> None:

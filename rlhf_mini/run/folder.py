@@ -93,6 +93,7 @@ class RunFolder:
         self.resume = resume
         self.history = History(self.path / "history.jsonl")
         self.stages = Stages(self.state / "stages.json")
+        self.given: dict[str, str] = {}  # a digest of what comes from outside, by a name that a stage can read
         self._held = ExitStack()  # the lock
 
     @property
@@ -206,8 +207,8 @@ class RunFolder:
 
         Each stage writes its results into the folder, and the next stages read them from there. So a resumed run
         gets exactly the same numbers. `contents` gives the digests of the results. A stage is done again where they
-        are not on the disk as it made them, or where the results of the stages that it reads have changed; what a
-        stopped attempt left in state/`name` is used only if it was made from the same.
+        are not on the disk as it made them, or where what it reads has changed: the results of other stages, or what
+        is `given`. What a stopped attempt left in state/`name` is used only if it was made from the same.
         """
         stage, read = self.stages.by_name.setdefault(name, Stage()), self._made_from(reads)
         changed, damage = stage.read not in ("", read), stage.damage(contents)
@@ -245,7 +246,9 @@ class RunFolder:
 
     def _made_from(self, reads: Sequence[str]) -> str:
         settings = self.path / "settings.json"
-        return self.stages.digest(reads, settings.read_bytes() if settings.exists() else b"")
+        given = [self.given[name].encode() for name in reads if name in self.given]
+        stages = [name for name in reads if name not in self.given]
+        return self.stages.digest(stages, settings.read_bytes() if settings.exists() else b"", *given)
 
     @team.once
     def _forget(self, name: str) -> None:

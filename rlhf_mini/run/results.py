@@ -26,7 +26,7 @@ BEST_OF_PROMPTS = DISTINCT_AMONG  # best of n samples 16 endings for each prompt
 def measure(context: RunContext, models: Mapping[str, PreTrainedModel], score: Score) -> dict[str, Any]:
     """Figures and stories of every model, and of best of n, on the same held-out prompts."""
     path, tales_world = context.folder.state / "evaluation.json", context.task.tales_world
-    reads = ["sft", "reward_model", "ppo", "ppo_no_kl"]
+    reads = ["base", "sft", "reward_model", "ppo", "ppo_no_kl"]
     with context.folder.stage("evaluation", partial(files.digests, path), reads) as todo:
         if todo:
             pairs = evaluation_samples(context, models, score)

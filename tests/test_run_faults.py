@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -170,7 +171,7 @@ def test_a_base_that_was_trained_on_since_is_fine_tuned_again(finished: Path, tm
     (out / "metrics.json").unlink()
     model, tokenizer = load_language_model(base)
     with torch.no_grad():
-        model.get_input_embeddings().weight[:9] += 0.1
+        next(model.parameters())[:9] += 0.1
     save_language_model(model, tokenizer, base)
     found, said = resumed(out)
     assert said == list(STAGES)
@@ -226,6 +227,16 @@ def test_a_finished_run_is_not_shown_for_other_settings(finished: Path, capsys: 
     assert "PPO with KL" in capsys.readouterr().out
     assert main(["--resume", "--out", str(finished), "--seed", "7"]) == 2
     assert "started with seed = 0, not 7" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("metrics.json", "config.json", "history.jsonl"):
+        os.mkfifo(tmp_path / name)
+    assert finished_metrics(tmp_path) is None
+    for read in (lambda: load_config(tmp_path), History(tmp_path / "history.jsonl").read):
+        with pytest.raises(InputError, match="it is a pipe"):
+            read()
 
 
 def test_what_a_person_has_in_the_folder_of_a_run_is_kept(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf_mini import files, team
 from rlhf_mini.errors import InputError
-from rlhf_mini.run.json_files import strict_json
+from rlhf_mini.run.json_files import read_file, strict_json
 
 ARMS = ("ppo", "ppo_no_kl")
 Line = dict[str, Any]
@@ -30,7 +30,7 @@ class History:
     def read(self) -> list[Line]:
         """Every line that can be used, in the order of the file. Raises: InputError where it cannot be opened."""
         try:
-            content = self.path.read_bytes() if self.path.exists() else b""
+            content = read_file(self.path) if self.path.exists() else b""
         except OSError as error:
             raise InputError(f"{self.path} cannot be read ({error.strerror}): remove it: it is made again") from None
         lines = []

@@ -16,7 +16,7 @@ from typing import Any
 
 from rlhf_mini import files, team
 from rlhf_mini.errors import InputError
-from rlhf_mini.run.config import RunConfig
+from rlhf_mini.run.config import RunConfig, can_be_utf_8
 from rlhf_mini.run.history import History
 from rlhf_mini.run.json_files import read_json, write_json
 from rlhf_mini.run.saved_config import check_same_settings, config_to_json, load_config
@@ -163,6 +163,8 @@ class RunFolder:
         except OSError as error:
             raise self._not_writable(error) from None
         self._check_contents()
+        if not can_be_utf_8(self.path):
+            raise InputError(f"{self.path} is not UTF-8, and no tokenizer can be saved there: choose another --out")
         place = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
         if not (place.is_dir() and os.access(place, os.W_OK)):
             raise InputError(f"{self.path} cannot be written to: choose another --out")

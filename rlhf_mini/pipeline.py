@@ -85,6 +85,7 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
         try:
             metrics = rlhf(context, base)
         except KeyboardInterrupt:
+            folder.require_place()
             write_report(folder.path, metrics_so_far(context), folder.history.read(), {})
             raise
     team.wait()  # the finished run is there for all processes
@@ -201,6 +202,7 @@ def optimise(context: RunContext, arm: str, config: PPOConfig, sft: PreTrainedMo
                                  pad_id(context.tokenizer))
             for line in progress(history_lines(context, arm, training), config.iterations, STYLES[arm].label,
                                  iteration_summary, done=state.iteration):
+                folder.require_place()
                 folder.history.append(line)
                 if state.iteration % SAVE_EVERY == 0:
                     save_state(state, folder.state / arm, folder.history.digest(arm))

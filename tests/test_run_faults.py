@@ -229,6 +229,26 @@ def test_a_finished_run_is_not_shown_for_other_settings(finished: Path, capsys: 
     assert "started with seed = 0, not 7" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_moved_while_the_run_goes_on_is_not_made_anew(finished: Path, tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest went into a new folder under the old name, which looked finished and had half of the files."""
+    out, elsewhere = tmp_path / "run", tmp_path / "elsewhere" / "run"
+    elsewhere.parent.mkdir()
+    append, lines = History.append, []
+
+    def and_move(history: History, line: dict[str, Any]) -> None:
+        append(history, line)
+        lines.append(line)
+        if len(lines) == 3:
+            out.rename(elsewhere)
+
+    monkeypatch.setattr(History, "append", and_move)
+    with pytest.raises(InputError, match="moved or removed"):
+        pipeline.run(replace(load_config(finished), out=out))
+    assert not out.exists() and len(lines) == 3
+    assert resumed(elsewhere) == (numbers(finished), [])
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
     for name in ("metrics.json", "config.json", "history.jsonl"):

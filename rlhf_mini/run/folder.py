@@ -225,19 +225,30 @@ class RunFolder:
             self._forget(name)
             team.wait()
         stage.read, stage.made = read, None
-        self.stages.save(self.total_seconds())
+        self._save_stages()
         start = time.perf_counter()
         try:
             yield True
         except BaseException:
             stage.seconds += time.perf_counter() - start
-            with suppress(files.NotSavedError):  # the error that is on its way says more
-                self.stages.save(self.total_seconds())
+            with suppress(files.NotSavedError, InputError):  # the error that is on its way says more
+                self._save_stages()
             raise
         team.wait()  # the results of the stage are there for all processes
         stage.seconds += time.perf_counter() - start
         stage.made = contents()
+        self._save_stages()
+
+    def _save_stages(self) -> None:
+        self.require_place()
         self.stages.save(self.total_seconds())
+
+    @team.once
+    def require_place(self) -> None:
+        """Raises: InputError where the run's folder was moved or removed: another would be made in its place."""
+        if not (self.path / "config.json").exists():
+            raise InputError(f"{self.path / 'config.json'} is gone: the run's folder was moved or removed while the "
+                             "run went on; move it back, or give --resume --out where it is now")
 
     def is_done(self, name: str, contents: Contents) -> bool:
         """Whether a stage that reads no other is done; to be asked before the run begins."""

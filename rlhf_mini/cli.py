@@ -119,13 +119,15 @@ def _add_run_options(parser: Parser) -> Parser:
 def _run(options: dict[str, Any]) -> int:
     from rlhf_mini.run.finished import finished_metrics, latest_unfinished, next_folder
     from rlhf_mini.run.folder import RunFolder
-    from rlhf_mini.run.saved_config import requested_config
+    from rlhf_mini.run.saved_config import check_same_settings, requested_config
     from rlhf_mini.tables import summary
 
     team.join()
     resume = options.pop("resume", False)
     out = options.get("out") or (latest_unfinished() if resume else next_folder())
     metrics = finished_metrics(out) if resume else None
+    if metrics is not None and options.keys() - {"out"}:  # what is shown is to be what was asked for
+        check_same_settings(requested_config(options | {"out": out}, resume))
     if metrics is None:
         config = requested_config(options | {"out": out}, resume)
         RunFolder(config, resume).check()  # importing torch takes seconds, so check first

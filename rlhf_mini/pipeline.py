@@ -37,7 +37,7 @@ from rlhf_mini.reward import (
     reward_model_from,
     score_rollout,
 )
-from rlhf_mini.run.base import check_base, has_seen_tales, note_tales, usual_torch, weights_digest
+from rlhf_mini.run.base import base_digest, check_base, has_seen_tales, note_tales, usual_torch
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
@@ -72,10 +72,10 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     given = given_rankings(config, rankings_copy if folder.is_done("rankings", copied) else None)
     base, tokenizer = load_language_model(config.base or asset("tiny-tales-gpt2"), config.bf16)
     check_base(base, tokenizer)
+    folder.base = base_digest(base, tokenizer)
     config = choose_sizes(config, has_seen_tales(base, tokenizer))
     config, task = adapt_to_model(config, base, tokenizer, make_task(config, given))
     check_shares(config)
-    folder.base = weights_digest(base)
     with folder:
         context = RunContext(folder.recorded_settings(config), task, tokenizer, folder)
         if given:
@@ -85,6 +85,7 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
         try:
             metrics = rlhf(context, base)
         except KeyboardInterrupt:
+            folder.require_place()
             write_report(folder.path, metrics_so_far(context), folder.history.read(), {})
             raise
     team.wait()  # the finished run is there for all processes
@@ -201,6 +202,7 @@ def optimise(context: RunContext, arm: str, config: PPOConfig, sft: PreTrainedMo
                                  pad_id(context.tokenizer))
             for line in progress(history_lines(context, arm, training), config.iterations, STYLES[arm].label,
                                  iteration_summary, done=state.iteration):
+                folder.require_place()
                 folder.history.append(line)
                 if team.first() and state.iteration % SAVE_EVERY == 0:
                     save_state(state, folder.state / arm, folder.history.digest(arm))

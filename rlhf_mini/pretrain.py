@@ -27,6 +27,7 @@ from rlhf_mini.given import stream, text_stream
 from rlhf_mini.language_model import EOS, PAD, context_length, encode, save_language_model
 from rlhf_mini.optimisers import muon_and_adamw
 from rlhf_mini.run.base import note_tales
+from rlhf_mini.run.config import can_be_utf_8
 from rlhf_mini.run.progress import progress
 from rlhf_mini.sft import Example, fit_next_token, mean_loss
 from rlhf_mini.tales.corpus import corpus
@@ -178,6 +179,8 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
 @team.once
 def _make_folder(out: Path) -> None:
     """Raises: InputError if the folder cannot be made or written to, or is not empty."""
+    if not can_be_utf_8(out):
+        raise InputError(f"{out} is not UTF-8, and no tokenizer can be saved there: give another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

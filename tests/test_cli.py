@@ -64,6 +64,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (["--out", ""], "empty"),
     (["--rankings", ""], "empty"),
     (["pretrain", "--out", ""], "empty"),
+    (["--out", "\udcff"], "not UTF-8"),
+    (["pretrain", "--out", "\udcff"], "not UTF-8"),
+    (["merge", "", "--out", "merged.jsonl"], "empty"),
+    (["merge", "class.jsonl", "--out", ""], "empty"),
     (["--rankings", "\x1b[2Jfile.jsonl"], r"\x1b[2Jfile.jsonl"),
     (["--base", "no\nsuch\x1b[1Afolder"], r"\x1b"),
 ])

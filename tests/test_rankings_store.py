@@ -535,6 +535,9 @@ def test_a_folder_and_a_pattern_stand_for_their_files(tmp_path: Path, monkeypatc
     for wrong, told in (("class/*.json", r"no file matches class/\*\.json"), ("class/none", "cannot be read")):
         with pytest.raises(InputError, match=told):
             load_rankings(wrong)
+    (tmp_path / "class").rename(tmp_path / "class [2024]")  # a folder of this name is no pattern
+    for folder in (tmp_path, Path()):
+        assert ids(load_rankings(folder / "class [2024]" / "*.jsonl")) == [0, 1, 3]
 
 
 @pytest.mark.parametrize("paths", ["", None, 3, b"x", [None], [["a"]], {"a": 1}, "\0", "n" * 300, "\ud83d", {"a"}])

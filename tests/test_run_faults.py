@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from tiny_run import make_base, numbers, shrink_constants, tiny_config
 
 from rlhf_mini import disk, pipeline
+from rlhf_mini.cli import main
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import load_language_model, save_language_model
 from rlhf_mini.run.config import RunConfig
@@ -162,6 +164,22 @@ def test_a_copy_of_given_rankings_that_was_cut_is_made_again(finished: Path, tmp
         pipeline.run(config, resume=True)
 
 
+def test_a_base_that_was_trained_on_since_is_fine_tuned_again(finished: Path, tmp_path: Path) -> None:
+    """Or the base model of the report would be another than the one that the run began with."""
+    base, out = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(finished.parent / "base", base)
+    pipeline.run(tiny_config(base, out))
+    (out / "metrics.json").unlink()
+    model, tokenizer = load_language_model(base)
+    with torch.no_grad():
+        next(model.parameters())[:9] += 0.1
+    save_language_model(model, tokenizer, base)
+    found, said = resumed(out)
+    assert said == list(STAGES)
+    pipeline.run(tiny_config(base, tmp_path / "again" / "run"))
+    assert found == numbers(tmp_path / "again" / "run") != numbers(finished)
+
+
 @pytest.mark.parametrize("name", ["history.jsonl", "sft", "state/stages.json", "report.html"])
 def test_a_link_in_a_run_is_not_written_through(name: str, stopped: Path, tmp_path: Path) -> None:
     place, target = stopped / name, tmp_path / "target"
@@ -213,8 +231,9 @@ def test_a_base_that_has_changed_lets_every_stage_be_done_again(finished: Path, 
 def test_metrics_of_another_version_are_not_replaced(stopped: Path, finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     del metrics["best_of_16"]
+    metrics["versions"]["rlhf_mini"] = "0.0.1"
     (stopped / "metrics.json").write_text(json.dumps(metrics))
-    with pytest.raises(InputError, match=r"metrics\.json lacks gold_mean, as it is of another version"):
+    with pytest.raises(InputError, match=r"metrics\.json is of another version of rlhf_mini, '0\.0\.1'"):
         pipeline.run(load_config(stopped), resume=True)
     with pytest.raises(InputError, match="no unfinished run"):
         latest_unfinished(stopped.parent)
@@ -232,6 +251,97 @@ def test_a_model_is_saved_where_only_its_own_folder_can_be_written(finished: Pat
     assert (folder / "README.md").read_text() == "mine" and not list(folder.glob("*.tmp"))
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     load_language_model(folder)
+@pytest.mark.parametrize("extra", [b'{"arm": "ppo", "iteration": 99}\n', b"\0" * 40, "the lines of another attempt"])
+def test_a_finished_history_has_each_iteration_once_and_nothing_else(extra: Any, finished: Path, stopped: Path) -> None:
+    history = stopped / "history.jsonl"
+    lines = history.read_bytes().splitlines(keepends=True)
+    history.write_bytes(b"".join([*lines, *(lines[:2] if isinstance(extra, str) else [extra])]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        resumed(stopped)
+    assert history.read_bytes() == (finished / "history.jsonl").read_bytes()
+
+
+LACKS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a figure": lambda metrics: metrics["sft"].pop("gold_std"), "versions": lambda metrics: metrics.pop("versions"),
+    "a number": lambda metrics: metrics["ppo"].update(kl=None), "seconds": lambda metrics: metrics.pop("seconds"),
+    "what only some know": lambda metrics: metrics["ppo"].update(gold_mean=None),
+    "a sum": lambda metrics: metrics["seconds"].update(total=None),
+    "numbers for seconds": lambda metrics: metrics["seconds"].update(sft="long"),
+    "reasons by name": lambda metrics: metrics.update(reasons=["none"])}
+
+
+@pytest.mark.parametrize("part", LACKS)
+def test_metrics_that_lack_what_is_shown_are_no_finished_run(part: str, finished: Path, tmp_path: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    LACKS[part](metrics)
+    write_json(tmp_path / "metrics.json", metrics)
+    assert finished_metrics(finished) is not None and finished_metrics(tmp_path) is None
+
+
+def test_a_finished_run_is_not_shown_for_other_settings(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--resume", "--out", str(finished), "--seed", "0"]) == 0
+    assert "PPO with KL" in capsys.readouterr().out
+    assert main(["--resume", "--out", str(finished), "--seed", "7"]) == 2
+    assert "started with seed = 0, not 7" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_moved_while_the_run_goes_on_is_not_made_anew(finished: Path, tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest went into a new folder under the old name, which looked finished and had half of the files."""
+    out, elsewhere = tmp_path / "run", tmp_path / "elsewhere" / "run"
+    elsewhere.parent.mkdir()
+    append, lines = History.append, []
+
+    def and_move(history: History, line: dict[str, Any]) -> None:
+        append(history, line)
+        lines.append(line)
+        if len(lines) == 3:
+            out.rename(elsewhere)
+
+    monkeypatch.setattr(History, "append", and_move)
+    with pytest.raises(InputError, match="moved or removed"):
+        pipeline.run(replace(load_config(finished), out=out))
+    assert not out.exists() and len(lines) == 3
+    assert resumed(elsewhere) == (numbers(finished), [])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("metrics.json", "config.json", "history.jsonl"):
+        os.mkfifo(tmp_path / name)
+    assert finished_metrics(tmp_path) is None
+    for read in (lambda: load_config(tmp_path), History(tmp_path / "history.jsonl").read):
+        with pytest.raises(InputError, match="it is a pipe"):
+            read()
+
+
+def test_what_a_person_has_in_the_folder_of_a_run_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    mine = out / "thesis.tmp"
+    left = [out / "metrics.json.12-0123abcd.tmp", out / "state" / "stages.json.12-0123abcd.tmp"]
+    out.mkdir()
+    mine.write_text("mine")
+    with RunFolder(RunConfig(out=out)):
+        pass
+    for path in left:
+        path.write_text("half")
+    with RunFolder(RunConfig(out=out), resume=True):
+        assert mine.read_text() == "mine" and not any(path.exists() for path in left)
+
+
+def test_a_state_that_no_run_has_made_is_not_touched(tmp_path: Path) -> None:
+    """The stage `rankings` begins with an empty state/rankings."""
+    mine = tmp_path / "state" / "rankings" / "mine.jsonl"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(InputError, match="already has a state"), RunFolder(RunConfig(out=tmp_path)):
+        pass
+    assert mine.read_text() == "mine"
+    shutil.rmtree(mine.parent)
+    (tmp_path / "state" / "lock").write_text("1")  # by a process that was killed at once
+    with RunFolder(RunConfig(out=tmp_path)):
+        pass
 
 
 @pytest.mark.parametrize("setting", ["double precision", "a device", "no gradients", "inference"])

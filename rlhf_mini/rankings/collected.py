@@ -71,13 +71,19 @@ def _files_at(path: Path) -> list[Path]:
     if os.path.isdir(path):  # noqa: PTH112 - a Path raises where the name is too long
         found = sorted(path.glob("*.jsonl"))
     elif not os.path.lexists(path) and glob.has_magic(str(path)):
-        found = sorted(map(Path, glob.glob(str(path))))  # noqa: PTH207 - a Path refuses absolute patterns
+        found = sorted(map(Path, glob.glob(_pattern(path))))  # noqa: PTH207 - a Path refuses absolute patterns
     else:
         return [path]
     if not found:
         raise InputError(f"there is no *.jsonl in the folder {path}: give its files, or another folder" if path.exists()
                          else f"no file matches {path}: give the path of a ranking file, or of a folder of them")
     return found
+
+
+def _pattern(path: Path) -> str:
+    """The path as a pattern in which the folders that exist stand for themselves, such as one named "class [2024]"."""
+    there = next((folder for folder in path.parents if os.path.lexists(folder)), Path())
+    return os.path.join(glob.escape(str(there)), path.relative_to(there))  # noqa: PTH118
 
 
 def _read_files(paths: list[Path]) -> list[Ranking]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -33,14 +34,6 @@ def usual_torch() -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
-def weights_digest(model: Any) -> str:
-    """The SHA-256 of a model's weights and their names."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
 def has_seen_tales(model: Any, tokenizer: Any) -> bool:
     """Whether this package has trained the model on tales, so that it is fine-tuned no longer than the embedded one.
 
@@ -56,6 +49,14 @@ def has_seen_tales(model: Any, tokenizer: Any) -> bool:
 def note_tales(model: Any) -> None:
     """Note in the model's config, which is saved with it and with every copy, that it was trained on tales."""
     model.config.rlhf_mini = dict(TRAINED_ON_TALES)
+
+
+def base_digest(model: Any, tokenizer: Any) -> str:
+    """A digest of the weights and the vocabulary, by which a resumed run knows whether its base is still the same."""
+    found = hashlib.sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
+    for parameter in model.parameters():
+        found.update(parameter.detach().cpu().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def check_base(model: Any, tokenizer: Any) -> None:

@@ -54,6 +54,15 @@ class RunConfig:
         change(self, "rankings", tuple(map(Path, paths)))
 
 
+def can_be_utf_8(path: Path) -> bool:
+    """Whether a path has no byte that is not UTF-8: what libraries in Rust write to can have none."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_path(value: Any) -> bool:
     """Whether a value names a file or folder: a text or path that is not empty and that the system can encode."""
     try:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rlhf_mini.errors import InputError
+from rlhf_mini.errors import InputError, shown
 from rlhf_mini.run.json_files import read_json
 from rlhf_mini.tables import COLUMNS, MODELS
+
+OF_TALES = ("gold_mean", "gold_std", "grammatical", "coherent")  # figures that are null where the text is not tales
 
 
 def next_folder(parent: Path = Path("runs")) -> Path:
@@ -29,21 +31,41 @@ def latest_unfinished(parent: Path = Path("runs")) -> Path:
 def finished_metrics(folder: Path) -> dict[str, Any] | None:
     """The metrics of the finished run in a folder; None where there is none, or where metrics.json is damaged.
 
-    Raises: InputError where they are whole, but lack what this version of rlhf_mini measures.
+    Raises: InputError where another version of rlhf_mini wrote them, and they lack what this one measures.
     """
     try:
         metrics = read_json(folder / "metrics.json", None)
-        version = metrics["versions"]["rlhf_mini"]
-        parts: list[tuple[Any, Collection[str]]] = [(metrics.get(model, {}), COLUMNS) for model in MODELS]
-        parts += [(metrics["reward_model"], ("accuracy", "accuracy_ceiling")), (metrics["seconds"], ("total",))]
-        missing = [key for part, keys in parts for key in keys if key not in part]
-        whole = all(_is_number(part.get(key)) for part, keys in parts for key in keys)
+        written_by = metrics["versions"].get("rlhf_mini")
     except (InputError, TypeError, KeyError, AttributeError):
         return None
-    if whole and missing:
-        raise InputError(f"{folder / 'metrics.json'} lacks {missing[0]}, as it is of another version of rlhf_mini "
-                         f"({version}): choose another folder, or remove that file to measure again")
-    return metrics if whole else None
+    with suppress(TypeError, KeyError, AttributeError):
+        if _is_whole(metrics):
+            return dict(metrics)
+    if written_by != own_version():
+        raise InputError(f"{folder / 'metrics.json'} is of another version of rlhf_mini, {shown(written_by)}: choose "
+                         "another folder, or remove that file to measure again")
+    return None
+
+
+def _is_whole(metrics: Any) -> bool:
+    """Whether there is everything in metrics that is shown or compared. Raises: TypeError, KeyError, AttributeError."""
+    models = [metrics[name] for name in MODELS]
+    of_tales = [model[key] for model in models for key in OF_TALES]
+    numbers = [model[key] for model in models for key in COLUMNS if key not in OF_TALES]
+    seconds, reward_model = metrics["seconds"], metrics["reward_model"]
+    accuracies = [reward_model[key] for key in ("accuracy", "accuracy_ceiling")]
+    return (all(map(_is_number, [*numbers, *seconds.values(), seconds["total"]]))
+            and (all(map(_is_number, of_tales)) or of_tales == [None] * len(of_tales))
+            and all(value is None or _is_number(value) for value in accuracies)
+            and isinstance(metrics.get("reasons", {}), dict))
+
+
+def own_version() -> str:
+    """The version of rlhf_mini that is installed."""
+    try:
+        return version("rlhf_mini")
+    except PackageNotFoundError:
+        return "source tree"
 
 
 def _is_finished(folder: Path) -> bool:
@@ -53,4 +75,4 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or type(value) in (int, float)
+    return type(value) in (int, float)

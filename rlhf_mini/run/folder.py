@@ -14,7 +14,7 @@ from types import TracebackType
 
 from rlhf_mini import disk, files, team
 from rlhf_mini.errors import InputError
-from rlhf_mini.run.config import RunConfig
+from rlhf_mini.run.config import RunConfig, can_be_utf_8
 from rlhf_mini.run.finished import finished_metrics
 from rlhf_mini.run.history import History
 from rlhf_mini.run.json_files import write_json
@@ -114,6 +114,8 @@ class RunFolder:
         except OSError as error:
             raise self._not_writable(error) from None
         self._check_contents()
+        if not can_be_utf_8(self.path):
+            raise InputError(f"{self.path} is not UTF-8, and no tokenizer can be saved there: choose another --out")
         place = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
         if not (place.is_dir() and os.access(place, os.W_OK)):
             raise InputError(f"{self.path} cannot be written to: choose another --out")
@@ -137,9 +139,14 @@ class RunFolder:
         elif (self.path / "config.json").exists():
             raise InputError(f"{self.path} holds an unfinished run: continue it with --resume, or choose "
                              "another --out")
-        elif present := [name for name in OUTPUTS if (self.path / name).exists()]:
+        elif present := [name for name in (*OUTPUTS, "state") if self._would_be_overwritten(self.path / name)]:
             raise InputError(f"{self.path} already has a {present[0]} that a run would overwrite: choose "
                              "another --out")
+
+    def _would_be_overwritten(self, path: Path) -> bool:
+        if path == self.state and path.is_dir():  # a process that was killed at once leaves a lock in it
+            return any(below.name != "lock" for below in path.iterdir())
+        return path.exists()
 
     def _take_lock(self, lock: int) -> None:
         try:
@@ -154,8 +161,8 @@ class RunFolder:
 
         Each stage writes its results into the folder, and the next stages read them from there. So a resumed run
         gets exactly the same numbers. `contents` gives the digests of the results. A stage is done again where they
-        are not on the disk as it made them, or where the results of the stages that it reads have changed; what a
-        stopped attempt left in state/`name` is used only if it was made from the same.
+        are not on the disk as it made them, or where what it reads has changed: the results of other stages, the
+        settings, or the base. What a stopped attempt left in state/`name` is used only if it was made from the same.
         """
         stage, read = self.stages.by_name.setdefault(name, Stage()), self._made_from(reads)
         changed, damage = stage.read not in ("", read), stage.damage(contents)
@@ -170,19 +177,30 @@ class RunFolder:
             self._forget(name)
             team.wait()
         stage.read, stage.made = read, None
-        self.stages.save(self.total_seconds())
+        self._save_stages()
         start = time.perf_counter()
         try:
             yield True
         except BaseException:
             stage.seconds += time.perf_counter() - start
-            with suppress(files.NotSavedError):  # the error that is on its way says more
-                self.stages.save(self.total_seconds())
+            with suppress(files.NotSavedError, InputError):  # the error that is on its way says more
+                self._save_stages()
             raise
         team.wait()  # the results of the stage are there for all processes
         stage.seconds += time.perf_counter() - start
         stage.made = contents()
+        self._save_stages()
+
+    def _save_stages(self) -> None:
+        self.require_place()
         self.stages.save(self.total_seconds())
+
+    @team.once
+    def require_place(self) -> None:
+        """Raises: InputError where the run's folder was moved or removed: another would be made in its place."""
+        if not (self.path / "config.json").exists():
+            raise InputError(f"{self.path / 'config.json'} is gone: the run's folder was moved or removed while the "
+                             "run went on; move it back, or give --resume --out where it is now")
 
     def is_done(self, name: str, contents: Contents) -> bool:
         """Whether a stage that reads no other is done; to be asked before the run begins."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf_mini import files, team
 from rlhf_mini.errors import InputError
-from rlhf_mini.run.json_files import strict_json
+from rlhf_mini.run.json_files import read_file, strict_json
 
 ARMS = ("ppo", "ppo_no_kl")
 Line = dict[str, Any]
@@ -30,7 +30,7 @@ class History:
     def read(self) -> list[Line]:
         """Every line that can be used, in the order of the file. Raises: InputError where it cannot be opened."""
         try:
-            content = self.path.read_bytes() if self.path.exists() else b""
+            content = read_file(self.path) if self.path.exists() else b""
         except OSError as error:
             raise InputError(f"{self.path} cannot be read ({error.strerror}): remove it: it is made again") from None
         lines = []
@@ -65,7 +65,15 @@ class History:
         if not self.path.exists():
             return
         others = [line for line in self.read() if line["arm"] != arm]
-        content = b"".join(map(_written, [*others, *self.of_arm(arm)[:iterations]]))
+        self._write([*others, *self.of_arm(arm)[:iterations]])
+
+    @team.once
+    def tidy(self) -> None:
+        """Keep each arm's iterations, each once and in order, and nothing else: both arms are finished."""
+        self._write([line for arm in ARMS for line in self.of_arm(arm)])
+
+    def _write(self, lines: list[Line]) -> None:
+        content = b"".join(map(_written, lines))
         if content != self.path.read_bytes():
             files.write(self.path, content)
 

@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlhf_mini import files, team
+from rlhf_mini import disk, files, team
 from rlhf_mini.errors import InputError
+from rlhf_mini.rankings.reading import opened
 
 
 @team.once
@@ -24,9 +25,15 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, default: Any) -> Any:
     """The content of a JSON file, or `default` where there is no file. Raises: InputError where it is damaged."""
     try:
-        return strict_json(path.read_bytes()) if path.exists() else default
+        return strict_json(read_file(path)) if path.exists() else default
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}): fix or remove it, or start in another folder") from None
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file. Raises: OSError, also for a pipe, which would keep the run waiting."""
+    with opened(path) as file:
+        return disk.read(file)
 
 
 def strict_json(content: bytes) -> Any:

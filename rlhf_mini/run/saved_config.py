@@ -12,6 +12,7 @@ from typing import Any
 from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
 from rlhf_mini.errors import InputError, shown
 from rlhf_mini.run.config import RunConfig
+from rlhf_mini.run.json_files import read_file
 
 PARTS = {"sft": SFTConfig, "reward": RewardConfig, "ppo": PPOConfig}
 PPO_OPTIONS = ("kl_coef", "temperature", "adaptive")  # options of the command that belong to PPOConfig
@@ -51,7 +52,7 @@ def load_config(out: Path, name: str = "config.json") -> RunConfig:
     """
     path = Path(out) / name
     try:
-        return _config_from_json(json.loads(path.read_text(encoding="utf-8")), Path(out))
+        return _config_from_json(json.loads(read_file(path).decode()), Path(out))
     except FileNotFoundError:
         raise InputError(f"there is no run to resume in {out}: leave out --resume to start one") from None
     except (OSError, ValueError, RecursionError) as error:

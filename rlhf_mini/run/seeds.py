@@ -38,8 +38,9 @@ CHECKS: dict[str, Check] = {
 def run_seeds(run: Callable[[RunConfig, bool], Metrics], configs: Sequence[RunConfig], out: Path) -> dict[str, Any]:
     """Call `run` for every config that is not finished, then write the figures of all of them into `out`/seeds.json."""
     finished = {}
-    for config in configs:
+    for config in configs:  # before the first run, which takes long
         check_same_settings(config)
+    for config in configs:
         metrics = finished_metrics(config.out)
         finished[config.seed] = metrics or run(config, (config.out / "config.json").exists())
     gathered = gather(finished)

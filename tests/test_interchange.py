@@ -69,7 +69,7 @@ def test_conversations_split_at_the_last_answer(tmp_path: Path, zipped: bool) ->
         {"chosen": TALK},
     )) + "{not JSON\n"
     path = tmp_path / ("talk.jsonl.gz" if zipped else "talk.jsonl")
-    path.write_bytes(gzip.compress(lines.encode()) if zipped else lines.encode())
+    path.write_bytes(gzip.compress(lines.encode(), mtime=0) if zipped else lines.encode())
     with pytest.warns(RankingFileWarning, match="5 of 6 rows cannot be used") as caught:
         records = load_preferences(path, "Ada")
     assert to_pairs(records) == [(TALK, "Once upon a time.", "No.")]
@@ -207,7 +207,7 @@ def test_tables_are_read_and_what_is_none_is_named_with_what_to_give() -> None:
     json.dumps([ROW]).encode(), json.dumps([ROW], indent=2).encode(), b"\n " + json.dumps([ROW]).encode(),
     (json.dumps(ROW) + "\r\n").encode("utf-16"), b"\xff\xfe" + json.dumps(ROW).encode("utf-16-le"),
     json.dumps([ROW]).encode("utf-16"), json.dumps(ROW).encode("utf-32"), json.dumps(ROW).encode("utf-8-sig"),
-    gzip.compress(json.dumps([ROW]).encode("utf-16"))])
+    gzip.compress(json.dumps([ROW]).encode("utf-16"), mtime=0)])
 def test_arrays_and_other_encodings_are_read(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert to_pairs(load_preferences(tmp_path / "file", "Ada")) == [("p", "a", "b")]
@@ -217,11 +217,11 @@ def test_arrays_and_other_encodings_are_read(tmp_path: Path, content: bytes) -> 
     ("a.jsonl.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
     ("a.parquet", b"PAR1\x15\x04", "from_dataset(pandas.read_parquet(file), annotator)"),
     ("a.csv", b"prompt,chosen,rejected\nx,a,b\n", "from_dataset(pandas.read_csv(file), annotator)"),
-    ("a.zip", b"PK\3\4", "unpack it"), ("a", gzip.compress(b"PK\3\4"), "unpack it"),
+    ("a.zip", b"PK\3\4", "unpack it"), ("a", gzip.compress(b"PK\3\4", mtime=0), "unpack it"),
     ("a", json.dumps({"prompt": "天", "chosen": "蓝", "rejected": "绿"}, ensure_ascii=False).encode("gb18030"),
      "save it as UTF-8"),
     ("a", b"[" * 100_000, "not one whole JSON array"), ("a", b'[{"prompt": "p"', "not one whole JSON array"),
-    ("a", b'{"data": [{"prompt": "p"}]}', "'data'"), ("a", gzip.compress(b"x" * 5000)[:-9], "cannot be read"),
+    ("a", b'{"data": [{"prompt": "p"}]}', "'data'"), ("a", gzip.compress(b"x" * 5000, mtime=0)[:-9], "cannot be read"),
 ])
 def test_other_formats_are_named_with_what_reads_them(tmp_path: Path, name: str, content: bytes, told: str) -> None:
     (tmp_path / name).write_bytes(content)
@@ -245,7 +245,7 @@ def test_a_file_above_a_limit_is_not_read_on(tmp_path: Path, monkeypatch: pytest
                         "MOST_TEXT": 1_000_000}.items():
         monkeypatch.setattr(f"rlhf_mini.rankings.reading.{name}", value)
     for name, content in contents.items():
-        (tmp_path / name).write_bytes(gzip.compress(content))
+        (tmp_path / name).write_bytes(gzip.compress(content, mtime=0))
         with pytest.raises(InputError, match=r"is too large: .* in all|at most 20,000 char"):
             load_preferences(tmp_path / name, "Ada")
     monkeypatch.setattr("rlhf_mini.rankings.interchange.MOST_ROWS", 100)
@@ -298,7 +298,7 @@ def test_odd_rows_do_not_change_what_a_good_row_says(odd: list[Any], place: int)
 def test_any_bytes_are_preferences_or_one_line(content: bytes, start: bytes, packed: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "any"
-        path.write_bytes(gzip.compress(start + content) if packed else start + content)
+        path.write_bytes(gzip.compress(start + content, mtime=0) if packed else start + content)
         read_or_refuse(lambda: load_preferences(path, "Ada"))
 
 

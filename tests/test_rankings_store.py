@@ -556,7 +556,8 @@ PAIR = json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}).encode()
     (PAIR + b"\n", "load_preferences(file"), (b"[" + PAIR + b"]", "load_preferences(file"),
     (b"\n[" + PAIR + b"]", "a JSON array: write one object a line"),
     (PAIR.decode().encode("utf-16"), "UTF-16 text: save it as UTF-8"),
-    (gzip.compress(PAIR), "unpack it"), (b"PAR1\x15", "Parquet"), (b"version https://git-lfs.github.com", "lfs pull"),
+    (gzip.compress(PAIR, mtime=0), "unpack it"), (b"PAR1\x15", "Parquet"),
+    (b"version https://git-lfs.github.com", "lfs pull"),
     (lines(1)[0].decode().encode("utf-16"), "UTF-16 text: save it as UTF-8")])
 def test_a_ranking_file_of_another_format_is_named(tmp_path: Path, content: bytes, told: str) -> None:
     (tmp_path / "file.jsonl").write_bytes(content)

@@ -6,6 +6,7 @@ The rule itself is in `rlhf_mini.teaching.compared`.
 from __future__ import annotations
 
 import os
+from difflib import unified_diff
 from typing import Any
 
 from nbval.plugin import IPyNbCell
@@ -32,9 +33,11 @@ class Output(str):
 
 def pytest_assertrepr_compare(op: str, left: Any, right: Any) -> list[str] | None:
     """What nbval prints below a cell that fails."""
-    if op == "==" and isinstance(left, Output) and isinstance(right, Output) and MEASURED.search(left):
+    if op != "==" or not isinstance(left, Output) or not isinstance(right, Output):
+        return None
+    if MEASURED.search(left):
         return differences(left, right)
-    return None
+    return list(unified_diff(str(left).splitlines(), str(right).splitlines(), lineterm="", n=1))  # pytest's own recurses
 
 
 _sanitize = IPyNbCell.sanitize

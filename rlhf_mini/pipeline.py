@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -72,7 +73,7 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     given = given_rankings(config, rankings_copy if folder.is_done("rankings", copied) else None)
     base, tokenizer = load_language_model(config.base or asset("tiny-tales-gpt2"), config.bf16)
     check_base(base, tokenizer)
-    folder.base = base_digest(base, tokenizer)
+    folder.given = f"{base_digest(base, tokenizer)} {rankings_digest(given)}"
     config = choose_sizes(config, has_seen_tales(base, tokenizer))
     config, task = adapt_to_model(config, base, tokenizer, make_task(config, given))
     check_shares(config)
@@ -145,6 +146,11 @@ def collect_rankings(context: RunContext, sft: PreTrainedModel) -> list[Ranking]
             if team.first():
                 save_copy(ask_panel(items, config.judged_by_all, context.folder.state / "rankings", config.seed), path)
     return sorted_judgements(rankings.load_rankings(path))
+
+
+def rankings_digest(records: Sequence[Ranking]) -> str:
+    """The SHA-256 of the given rankings, by which a resumed run knows whether they are still the same."""
+    return hashlib.sha256(b"".join(record.to_line() for record in records)).hexdigest()
 
 
 @team.once

@@ -206,8 +206,11 @@ def test_merge_pools_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "2 records" in capsys.readouterr().out
     assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 2
     assert "exists" in refused(capsys, "merge", *files, "--out", str(tmp_path / "all.jsonl"))
-    assert "no/folder" in refused(capsys, "merge", *files, "--out", str(tmp_path / "no/folder/all.jsonl"))
-    assert "not saved" in refused(capsys, "merge", *files, "--out", str(tmp_path / ("n" * 300)))
+    assert main(["merge", *files, "--out", str(tmp_path / "new/folder/all.jsonl")]) == 0
+    assert (tmp_path / "new/folder/all.jsonl").exists()
+    capsys.readouterr()
+    assert main(["merge", *files, "--out", str(tmp_path / ("n" * 300))]) == 1
+    assert "too long" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("default::rlhf_mini.rankings.RankingFileWarning")

@@ -57,6 +57,8 @@ def test_a_file_written_is_a_file_read(tmp_path: Path) -> None:
 def test_nothing_but_ties_is_an_error() -> None:
     with pytest.raises(InputError, match="no pair"):
         to_dataset([ranked(ranking=[[0, 1, 2]])])
+    with pytest.raises(InputError, match="space is 5: give a text"):
+        to_dataset([ranked()], space=5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("zipped", [False, True])

@@ -389,6 +389,10 @@ def test_the_session_needs_a_name_and_its_own_store(tmp_path: Any) -> None:
         RankingSession(ITEMS, " ")
     with pytest.raises(InputError, match="as the store does"):
         RankingSession(ITEMS, "Ada", RankingStore(tmp_path, "Ben"))
+    with pytest.raises(InputError, match="session is 5: give a text"):  # before anybody has judged in it
+        RankingSession(ITEMS, "Ada", session=5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match='"seconds" is a huge number'):
+        Ranking(id="1", kind="skip", prompt="P.", completions=["a", "b"], annotator="Ada", seconds=10**5000)
 
 
 def test_a_new_session_resumes_where_the_annotator_stopped_and_undoes_further_back(tmp_path: Any) -> None:

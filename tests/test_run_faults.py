@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import make_base, numbers, shrink_constants, tiny_config
 
-from rlhf_mini import disk, pipeline
+from rlhf_mini import disk, pipeline, rankings
 from rlhf_mini.cli import main
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import load_language_model, save_language_model
@@ -178,6 +178,24 @@ def test_a_base_that_was_trained_on_since_is_fine_tuned_again(finished: Path, tm
     assert said == list(STAGES)
     pipeline.run(tiny_config(base, tmp_path / "again" / "run"))
     assert found == numbers(tmp_path / "again" / "run") != numbers(finished)
+
+
+def test_settings_are_adapted_again_to_rankings_that_have_changed(finished: Path, tmp_path: Path) -> None:
+    """The limit of the endings that the shorter prompts had left was kept, and led beyond the context."""
+    source, out = tmp_path / "given.jsonl", tmp_path / "run"
+    shutil.copy(finished / "rankings.jsonl", source)
+    config = replace(load_config(finished), out=out, rankings=(source,))
+    pipeline.run(config)
+    before = json.loads((out / "settings.json").read_text())["ppo"]["max_new_tokens"]
+    (out / "metrics.json").unlink()
+    cut(out / "rankings.jsonl")
+    longer = [replace(record, prompt=record.prompt + " a" * 60) for record in rankings.load_rankings(source)]
+    source.unlink()
+    rankings.save_rankings(longer, source)
+    found, said = resumed(out)
+    pipeline.run(replace(config, out=tmp_path / "anew" / "run"))
+    assert found == numbers(tmp_path / "anew" / "run") and set(said) >= {"rankings", "sft", "evaluation"}
+    assert json.loads((out / "settings.json").read_text())["ppo"]["max_new_tokens"] <= before
 
 
 @pytest.mark.parametrize("name", ["history.jsonl", "sft", "state/stages.json", "report.html"])

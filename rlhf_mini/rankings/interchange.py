@@ -16,7 +16,7 @@ from rlhf_mini.rankings.formats import Triple, triple_of, without_repeated_promp
 from rlhf_mini.rankings.judgements import current
 from rlhf_mini.rankings.reading import as_path, rows_of
 from rlhf_mini.rankings.record import Ranking, is_name
-from rlhf_mini.texts import listed
+from rlhf_mini.texts import listed, text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,6 +34,7 @@ def to_dataset(records: Iterable[Ranking | Mapping[str, Any]], margin: bool = Fa
     """
     from datasets import Dataset
 
+    space = text("space", space)
     rows = []
     for record in current(records):
         for (i, better), (j, worse) in combinations(enumerate(record.ranking), 2):

@@ -43,6 +43,8 @@ class RankingSession:
         if not is_name(annotator) or (store is not None and store.annotator != annotator):
             expected = f"{shown(store.annotator)}, as the store does" if store else "a name, in any language"
             raise InputError(f"annotator is {shown(annotator)}: give {expected}")
+        if session is not None and not isinstance(session, str):
+            raise InputError(f"session is {shown(session)}: give a text, or leave it out")
         self.annotator = annotator
         self.store = store
         self.seed = seed

@@ -17,7 +17,7 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.run.config import RunConfig, can_be_utf_8
 from rlhf_mini.run.finished import finished_metrics
 from rlhf_mini.run.history import History
-from rlhf_mini.run.json_files import write_json
+from rlhf_mini.run.json_files import read_json, write_json
 from rlhf_mini.run.saved_config import check_same_settings, config_to_json, load_config
 from rlhf_mini.run.stages import Contents, Stage, Stages
 
@@ -50,7 +50,7 @@ class RunFolder:
         self.resume = resume
         self.history = History(self.path / "history.jsonl")
         self.stages = Stages(self.state / "stages.json")
-        self.base = ""  # a digest of the base's weights, from which every stage is made
+        self.given = ""  # a digest of base and given rankings, from which every stage is made
         self._held = ExitStack()  # the lock
 
     @property
@@ -89,10 +89,13 @@ class RunFolder:
         self._held.close()  # closing releases the lock; so does the end of the process
 
     def recorded_settings(self, effective: RunConfig) -> RunConfig:
-        """The settings that the run was started with after they were adapted to model and data, or these, recorded."""
-        path = self.path / "settings.json"
+        """The settings that the run was started with after they were adapted to model and data, or these, recorded.
+
+        Where base or rankings are others than when they were recorded, they no longer fit.
+        """
+        path, mark = self.path / "settings.json", self.state / "given.json"
         recorded = None
-        if path.exists():
+        if path.exists() and self._is_as_given(mark):
             try:
                 recorded = load_config(self.path, path.name)
             except InputError as error:
@@ -100,8 +103,14 @@ class RunFolder:
         team.wait()  # all have looked
         if recorded is None:
             write_json(path, config_to_json(effective))
+            write_json(mark, self.given)
             team.wait()
         return recorded or load_config(self.path, path.name)
+
+    def _is_as_given(self, mark: Path) -> bool:
+        with suppress(InputError):
+            return bool(read_json(mark, None) == self.given)
+        return False
 
     @team.once
     def check(self) -> None:
@@ -211,7 +220,7 @@ class RunFolder:
 
     def _made_from(self, reads: Sequence[str]) -> str:
         settings = self.path / "settings.json"
-        return self.stages.digest(reads, self.base.encode(), settings.read_bytes() if settings.exists() else b"")
+        return self.stages.digest(reads, self.given.encode(), settings.read_bytes() if settings.exists() else b"")
 
     @team.once
     def _forget(self, name: str) -> None:

@@ -37,7 +37,7 @@ def pytest_assertrepr_compare(op: str, left: Any, right: Any) -> list[str] | Non
         return None
     if MEASURED.search(left):
         return differences(left, right)
-    return list(unified_diff(str(left).splitlines(), str(right).splitlines(), lineterm="", n=1))  # pytest's own recurses
+    return list(unified_diff(str(left).splitlines(), str(right).splitlines(), lineterm="", n=1))  # pytest's own fails
 
 
 _sanitize = IPyNbCell.sanitize

@@ -209,7 +209,7 @@ def test_merge_pools_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["merge", *files, "--out", str(tmp_path / "new/folder/all.jsonl")]) == 0
     assert (tmp_path / "new/folder/all.jsonl").exists()
     capsys.readouterr()
-    assert main(["merge", *files, "--out", str(tmp_path / ("n" * 300))]) == 1
+    assert main(["merge", *files, "--out", str(tmp_path / ("n" * 300))]) == 2
     assert "too long" in capsys.readouterr().err
 
 

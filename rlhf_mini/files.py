@@ -116,7 +116,10 @@ def make_folder(folder: Path) -> None:
     if folder in _ON_DISK and folder.exists():
         return
     with saving(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # it, or a folder above it, is a file
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         for above in folder.parents:
             with contextlib.suppress(PermissionError):  # a folder that we may not read existed before
                 disk.sync_folder(above)

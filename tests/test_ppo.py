@@ -220,7 +220,7 @@ def test_masked_slots_change_neither_loss_nor_gradient_by_a_bit(seed: int, junk:
 
 
 @pytest.mark.parametrize("wrong", [
-    {"kl_coef": "0.1"}, {"kl_coef": math.nan}, {"lam": None}, {"iterations": True}, {"episodes": 2.0}, {"seed": -1},
+    {"kl_coef": "0.1"}, {"kl_coef": math.nan}, {"lam": None}, {"iterations": True}, {"episodes": 2.5}, {"seed": -1},
     {"seed": 2**32}, {"adaptive": "no"}, {"temperature": False}])
 def test_a_setting_of_the_wrong_kind_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"PPOConfig.{next(iter(wrong))} is"):

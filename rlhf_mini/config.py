@@ -45,7 +45,7 @@ def require_numbers(config: Any, positive: tuple[str, ...] = (), not_negative: t
 def require_flags(config: Any, *names: str) -> None:
     """Check that settings are True or False; a truth value of NumPy becomes one of Python."""
     for name in names:
-        change(config, name, plain(getattr(config, name)))
+        change(config, name, python_value(getattr(config, name)))
         require(config, name, "True or False", isinstance(getattr(config, name), bool))
 
 
@@ -54,14 +54,14 @@ def change(config: Any, name: str, value: Any) -> None:
     object.__setattr__(config, name, value)
 
 
-def plain(value: Any) -> Any:
+def python_value(value: Any) -> Any:
     """A number, text or truth value of NumPy or PyTorch as one of Python; anything else unchanged."""
     single = type(value).__module__ in ("numpy", "torch") and getattr(value, "ndim", 0) == 0
     return value.item() if single and hasattr(value, "item") else value
 
 
 def _plain_number(value: Any) -> Any:
-    value = plain(value)
+    value = python_value(value)
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
     try:

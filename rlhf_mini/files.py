@@ -21,6 +21,7 @@ from rlhf_mini import disk
 from rlhf_mini.errors import visible
 
 UNFINISHED = re.compile(r".+\.\d+-[0-9a-f]{8}\.tmp")  # the names under which new content is written
+IN_THE_WAY = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY)  # a link, a folder or a file stands there
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # hard links are not supported
 
 
@@ -170,11 +171,10 @@ def saving(path: Path | str) -> Iterator[None]:
         number = _error_number(error)
         if number is None:
             raise
-        cause = os.strerror(number) if number else str(error)
-        if number == errno.ELOOP:
-            cause = "it is a link"
+        cause = "it is a link" if number == errno.ELOOP else os.strerror(number) if number else str(error)
+        advice = "remove what is there" if number in IN_THE_WAY else "free disk space or permit writing there"
         not_saved = NotSavedError(visible(f"not saved: {path} cannot be written ({cause}); what was saved before is "
-                                          "kept; free disk space or permit writing there, then try again"))
+                                          f"kept; {advice}, then try again"))
         not_saved.errno = number
         raise not_saved from error
 

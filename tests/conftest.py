@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from tiny_texts import ENDINGS, OPENINGS
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from rlhf_mini.language_model import load_language_model
+from rlhf_mini.language_model import load_language_model, save_language_model
 from rlhf_mini.pretrain import new_language_model, train_tokenizer
 
 # Shared first, after the notebooks: then no worker is left alone with a long file at the end.
@@ -93,3 +94,18 @@ def _merges(tokenizer: Any) -> Any:
 def foreign(foreign_folder: Path) -> tuple[Any, Any]:
     """Model and tokenizer of `foreign_folder`, as the package loads them."""
     return load_language_model(foreign_folder)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
+    """A saved model, which tests leave as it is."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    model = new_language_model(len(tiny_tokenizer), 0, 1, n_layer=2, n_head=2, n_embd=32, n_positions=96, seed=3)
+    save_language_model(model, tiny_tokenizer, folder)
+    return folder
+
+
+@pytest.fixture
+def broken(saved: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may damage."""
+    return Path(shutil.copytree(saved, tmp_path / "broken"))

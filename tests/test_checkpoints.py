@@ -27,27 +27,12 @@ from rlhf_mini import hub
 from rlhf_mini.checkpoint_files import weight_files
 from rlhf_mini.errors import InputError
 from rlhf_mini.language_model import load_language_model, save_language_model
-from rlhf_mini.pretrain import new_language_model
 from rlhf_mini.reward_model import load_reward_model, reward_model_from
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 548105171\n"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 Change = Callable[[Path], Any]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
-    folder = tmp_path_factory.mktemp("saved") / "model"
-    model = new_language_model(len(tiny_tokenizer), 0, 1, n_layer=2, n_head=2, n_embd=32, n_positions=96, seed=3)
-    save_language_model(model, tiny_tokenizer, folder)
-    return folder
-
-
-@pytest.fixture
-def broken(saved: Path, tmp_path: Path) -> Path:
-    """A saved model that a test may damage."""
-    return Path(shutil.copytree(saved, tmp_path / "broken"))
 
 
 @pytest.fixture(autouse=True)

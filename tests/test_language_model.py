@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +32,6 @@ from rlhf_mini.pretrain import new_language_model, train_tokenizer
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 same_fixture = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
-    folder = tmp_path_factory.mktemp("saved") / "model"
-    model = new_language_model(len(tiny_tokenizer), 0, 1, n_layer=2, n_head=2, n_embd=32, n_positions=96, seed=3)
-    save_language_model(model, tiny_tokenizer, folder)
-    return folder
-
-
-@pytest.fixture
-def broken(saved: Path, tmp_path: Path) -> Path:
-    """A saved model that a test may damage."""
-    return Path(shutil.copytree(saved, tmp_path / "broken"))
 
 
 def edit(path: Path, **changes: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import shutil
@@ -92,3 +93,24 @@ def test_the_guides_run_of_a_class_learns_from_its_rankings(folder: Path, monkey
 def test_every_command_is_one_that_the_parser_takes(arguments: list[str]) -> None:
     name = arguments[0] if arguments and arguments[0] in cli.COMMANDS else "run"
     cli.COMMANDS[name][0]().parse_args(arguments[1:] if arguments[:1] == [name] else arguments)
+
+
+def rooms_imported(file: Path) -> set[str]:
+    """The rooms of the package that a file of it imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rlhf_mini":
+            below = node.module.split(".")[1:] if node.module else []
+            found |= {below[0]} if below else {alias.name for alias in node.names}
+    return found
+
+
+def test_each_room_imports_only_rooms_above_it() -> None:
+    table = README.read_text(encoding="utf-8").split("## Rooms")[1].split("\n\n")[2]
+    order = [name for row in table.splitlines() for name in re.findall(r"`(\w+)/?`", row.split("|")[1])]
+    files = {file: file.relative_to(ROOT / "rlhf_mini").parts[0].removesuffix(".py")
+             for file in (ROOT / "rlhf_mini").rglob("*.py")}
+    assert set(order) == {room for room in files.values() if not room.startswith("__")}
+    wrong = [(room, other) for file, room in files.items() if room in order for other in rooms_imported(file)
+             if order.index(other) > order.index(room)]
+    assert wrong == []

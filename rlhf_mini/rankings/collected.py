@@ -16,7 +16,7 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.files import NotSavedError
 from rlhf_mini.rankings.durable import DamagedLine, RankingFileWarning, scan
 from rlhf_mini.rankings.judgements import as_records, chronological, current, unique_by_id
-from rlhf_mini.rankings.reading import as_path, not_lines, opened
+from rlhf_mini.rankings.reading import as_path, not_lines, opened_file
 from rlhf_mini.rankings.record import PREFERENCES, Ranking
 from rlhf_mini.rankings.store import Source
 from rlhf_mini.texts import listed
@@ -116,7 +116,7 @@ def _read_file(path: Path) -> list[Ranking]:
 
 def _other_format(path: Path) -> str | None:
     """What is wrong with a ranking file that has no JSON Lines at all."""
-    with opened(path) as file:
+    with opened_file(path) as file:
         told = not_lines(path, os.read(file, 32))
     return told and (f"ranking file {path} is {told}; where it has chosen and rejected answers, "
                      "rankings.load_preferences(file, annotator) reads it")

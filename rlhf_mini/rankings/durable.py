@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rlhf_mini import disk, files
 from rlhf_mini.errors import InputError, visible
-from rlhf_mini.rankings.reading import LONGEST_LINE, binary_lines, opened
+from rlhf_mini.rankings.reading import LONGEST_LINE, binary_lines, opened_file
 from rlhf_mini.rankings.record import Ranking, is_json, parse_line
 
 MOST_NAMED = 100  # damaged lines of a file that are named one by one; the others are counted
@@ -44,7 +44,7 @@ def scan(path: Path, start: int = 0) -> Generator[tuple[int, Ranking | DamagedLi
     The file is locked until the end, or until the iterator is closed.
     Raises: OSError if it cannot be read, or is not a file.
     """
-    with opened(path) as file:
+    with opened_file(path) as file:
         with contextlib.suppress(OSError):  # a folder without locks can still be read
             disk.lock(file, shared=True)  # or a line could be read while it is being written
         for number, (end, line) in enumerate(binary_lines(file, start), start=1):

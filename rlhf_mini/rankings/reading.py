@@ -48,7 +48,7 @@ def as_path(name: str, value: Any) -> Path:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[int]:
+def opened_file(path: Path) -> Iterator[int]:
     """The number of a file that is open for reading.
 
     Raises: OSError, also for a folder, and for a pipe or a device: they can be without an end, or never begin.
@@ -86,7 +86,7 @@ def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
     Raises: InputError, one line, for a file that cannot be read, or that is above a limit.
     """
     try:
-        with opened(path) as file, _text(file, path) as text:
+        with opened_file(path) as file, _text(file, path) as text:
             yield from _rows(text, path)
     except UnicodeError as error:
         raise InputError(f"preference file {path} is neither UTF-8 nor marked as UTF-16 ({error}): save it as "

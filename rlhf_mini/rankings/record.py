@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from rlhf_mini.errors import InputError, shown
+from rlhf_mini import strict_json
+from rlhf_mini.errors import InputError, first_line, shown
 from rlhf_mini.rankings.reading import LONGEST_LINE
 from rlhf_mini.texts import listed, plain
 
@@ -131,9 +132,9 @@ class Ranking:
         """The record as one line of JSON in UTF-8, with its newline. Raises: InputError if no file can hold it."""
         values = {name: getattr(self, name) for name in _FIELDS if getattr(self, name) is not None}
         try:
-            line = _encode(values | self.extra) + b"\n"
+            line = strict_json.written(values | self.extra)
         except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"record {shown(self.id)} cannot be written as JSON: {_one_line(error)}") from error
+            raise InputError(f"record {shown(self.id)} cannot be written as JSON: {first_line(error)}") from error
         if len(line) > LONGEST_LINE:
             raise InputError(f"record {shown(self.id)} has {len(line):,} bytes: give at most {LONGEST_LINE:,}")
         return line
@@ -148,8 +149,8 @@ def parse_line(line: bytes) -> Ranking:
     """The record in one line of a ranking file. Raises: InputError if the line is not a record."""
     try:
         values = _decode(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not a line of JSON ({_one_line(error)})") from error
+    except ValueError as error:
+        raise InputError(f"not a line of JSON ({first_line(error)})") from error
     if not isinstance(values, dict):
         raise InputError(f"a record is a JSON object, this is {shown(values)}")
     return Ranking.from_mapping(values)
@@ -159,14 +160,13 @@ def is_json(line: bytes) -> bool:
     """Whether a line is whole, even if it is not a record: a line that was cut off is not valid JSON."""
     try:
         _decode(line)
-    except (ValueError, RecursionError):
+    except ValueError:
         return False
     return True
 
 
 def _decode(line: bytes) -> Any:
-    text = line.decode().removeprefix("\ufeff")  # some editors put a byte-order mark before the first line
-    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    return strict_json.read(line.removeprefix(codecs.BOM_UTF8))  # some editors put it before the first line
 
 
 def item_key(prompt: str, completions: Sequence[str]) -> tuple[str, tuple[str, ...]]:
@@ -207,23 +207,3 @@ def _is_permutation(values: Any, count: int) -> bool:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple)
-
-
-def _encode(values: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(values, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except UnicodeEncodeError:  # an unpaired surrogate: UTF-8 cannot encode it, an escape can
-        return json.dumps(values, allow_nan=False).encode("ascii")
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not a JSON number")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    return number if math.isfinite(number) else _refuse(digits)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig, change, plain, require, require_flags, require_numbers
+from rlhf_mini.config import (
+    PPOConfig,
+    RewardConfig,
+    SFTConfig,
+    change,
+    python_value,
+    require,
+    require_flags,
+    require_numbers,
+)
 from rlhf_mini.texts import listed
 
 
@@ -47,7 +56,7 @@ class RunConfig:
         change(self, "out", Path(self.out))
         if self.base is not None:
             require(self, "base", "a folder, a hub name, or None for the embedded checkpoint", is_path(self.base))
-            change(self, "base", os.fspath(plain(self.base)))
+            change(self, "base", os.fspath(python_value(self.base)))
         one = isinstance(self.rankings, str | os.PathLike)
         paths = (self.rankings,) if one else listed("RunConfig.rankings", self.rankings, "a list of paths")
         require(self, "rankings", "a list of paths", all(map(is_path, paths)))

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf_mini import files, team
+from rlhf_mini import files, strict_json, team
 from rlhf_mini.errors import InputError
-from rlhf_mini.run.json_files import read_file, strict_json
+from rlhf_mini.run.json_files import read_file
 
 ARMS = ("ppo", "ppo_no_kl")
 Line = dict[str, Any]
@@ -82,12 +82,12 @@ def _written(line: Mapping[str, Any]) -> bytes:
     """The line in JSON, which has no infinite numbers: they become null."""
     finite = {name: None if isinstance(value, float) and not math.isfinite(value) else value
               for name, value in line.items()}
-    return json.dumps(finite, allow_nan=False).encode() + b"\n"
+    return strict_json.written(finite)
 
 
 def _parsed(content: bytes) -> Line:
     """The line as a run writes it: an arm, and numbers by name. Raises: ValueError, saying what it is instead."""
-    line = strict_json(content)
+    line = strict_json.read(content)
     if not isinstance(line, dict) or line.get("arm") not in ARMS or type(line.get("iteration")) is not int:
         raise ValueError("it is not an iteration of PPO")
     for name, value in line.items():

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlhf_mini import files, team
+from rlhf_mini import files, strict_json, team
 from rlhf_mini.errors import InputError
 from rlhf_mini.policy import PPOState
 
@@ -44,7 +44,7 @@ def load_state(state: PPOState, folder: Path) -> str:
             names = list(file.keys())
             saved = {name: file.get_tensor(name) for name in names}
             notes = file.metadata()
-            counters, history = checked_counters(json.loads(notes["counters"])), str(notes["history"])
+            counters, history = checked_counters(strict_json.read(notes["counters"].encode())), str(notes["history"])
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error}): give a folder save_state wrote") from error
     here = state.tensors()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from rlhf_mini import strict_json
 from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
 from rlhf_mini.errors import InputError, shown
 from rlhf_mini.run.config import RunConfig
@@ -52,10 +52,10 @@ def load_config(out: Path, name: str = "config.json") -> RunConfig:
     """
     path = Path(out) / name
     try:
-        return _config_from_json(json.loads(read_file(path).decode()), Path(out))
+        return _config_from_json(strict_json.read(read_file(path)), Path(out))
     except FileNotFoundError:
         raise InputError(f"there is no run to resume in {out}: leave out --resume to start one") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): start a new run in another folder") from None
 
 

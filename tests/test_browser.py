@@ -29,7 +29,8 @@ READY = """async () => {
     if (document.querySelector(".jp-Dialog")) return true;
     const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
     if (!context?.isReady || context.session?.kernel?.connectionStatus !== "connected") return false;
-    await context.session.kernel.info;
+    const later = new Promise(resolve => setTimeout(resolve, 2000));  // a kernel that is lost never answers
+    await Promise.race([context.session.kernel.info, later]);
     return context.session.kernel.status === "idle";
 }"""
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
@@ -114,13 +115,18 @@ def run_cell(page: Any, keys: str = "Shift+Enter") -> None:
     """Run the first cell of a notebook without outputs, until it has run.
 
     On a busy machine JupyterLab may lose sight of a kernel that it has just started. Then it drops the cell, or asks
-    which kernel to take; a person would take the one offered and run the cell again.
+    which kernel to take, or waits for ever; a person would take the one offered, or load the page again, and run the
+    cell again.
     """
     from playwright.sync_api import TimeoutError
 
     code = page.locator(".jp-Notebook .jp-CodeCell").first
     for _ in range(10):
-        page.wait_for_function(READY)
+        try:
+            page.wait_for_function(READY, timeout=PATIENCE / 3)
+        except TimeoutError:
+            page.reload()
+            continue
         if (dialog := page.locator(".jp-Dialog")).count():
             dialog.locator("button.jp-mod-accept").click()
             continue

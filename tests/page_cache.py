@@ -75,8 +75,11 @@ class PageCache:
         """Write what `cut` leaves of the root, or of the folder `inode` below it."""
         folder.mkdir()
         for name, below in cut.folders.get(inode or self.root.stat().st_ino, {}).items():
+            synced = cut.files.get(below, b"")
             if below in cut.cached:
-                (folder / name).write_bytes(leftover(cut.files.get(below, b""), cut.cached[below]))
+                (folder / name).write_bytes(leftover(synced, cut.cached[below]))
+            elif below in cut.files:  # another file has taken its place, but not yet on the disk
+                (folder / name).write_bytes(synced)
             else:
                 self.rebuild(cut, folder / name, leftover, below)
 

@@ -16,7 +16,7 @@ import pytest
 from page_cache import PageCache, a_part, nothing, zeros
 from tiny_run import make_base, numbers, shrink_constants, tiny_config
 
-from rlhf_mini import pipeline
+from rlhf_mini import files, pipeline
 from rlhf_mini.files import NotSavedError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL, and folders cannot be synced there")
@@ -66,6 +66,20 @@ def after_power_cuts(base: Path, folder: Path, seed: int, count: int) -> Iterato
     for number, cut in enumerate(cache.cuts):
         cache.rebuild(cut, folder / str(number), (nothing, a_part, zeros)[number % 3])
         yield folder / str(number) / "run"
+
+
+def test_the_old_file_is_there_until_the_name_of_the_new_one_is_synced(tmp_path: Path) -> None:
+    """What rebuilds a disk after a power cut is right itself."""
+    root = tmp_path / "root"
+    files.write(root / "file", b"old")
+    with pytest.MonkeyPatch.context() as spied:
+        cache = PageCache(root, spied)
+        files.write(root / "file", b"new")
+    left = set()
+    for number, cut in enumerate(cache.cuts):
+        cache.rebuild(cut, tmp_path / str(number), nothing)
+        left.add((tmp_path / str(number) / "file").read_bytes())
+    assert left == {b"old", b"new"}
 
 
 @pytest.mark.parametrize("count", [4, pytest.param(24, marks=pytest.mark.faults)])

@@ -1,0 +1,205 @@
+"""One objective, six optimisers, on tales: what notebook 11 draws.
+
+Every method samples the same number of endings from the same fine-tuned model, asks the same reward model, and pays the
+same price for a nat. A seed is a whole run: its own fine-tuned model, rankings and reward model.
+
+    tune/METHOD/RATE        a method at a learning rate, on the seed for tuning alone
+    SEED/METHOD/KL_COEF     at the rate that won there (`RATES`), on fresh seeds
+    SEED/best_of_n          the best of 1, 2, 4, ... by the reward model
+    SEED/coherence/SIZE     GRPO with a program as the reward: the reader says whether an ending is coherent
+
+    make record ONLY=methods
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from keeping import rounded, write
+from stages import FinishedRun, Storyteller, history_of, loop_of
+from sweep import facts, picked
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from rlhf_mini import rankings
+from rlhf_mini.config import PPOConfig
+from rlhf_mini.language_model import decode_endings, encode_prompts, frozen_copy, pad_id
+from rlhf_mini.methods import METHODS, Method, clipped_loss, grpo_advantages
+from rlhf_mini.metrics import evaluate_samples, judge_tales
+from rlhf_mini.ppo import PPOIteration, Score, start_ppo, train_ppo
+from rlhf_mini.reward import pair_accuracy
+from rlhf_mini.run.config import RunConfig
+from rlhf_mini.run.context import RunContext
+from rlhf_mini.sampling import Rollout
+from rlhf_mini.training import DPOConfig, train_dpo, train_method
+
+PPO, DPO = "PPO", "DPO on rankings"  # these two have a training of their own
+VARIANTS = {  # GRPO makes three changes to RLOO's advantage and price; each of these takes one back
+    "GRPO, not divided by std": Method(lambda batch: grpo_advantages(batch.score, batch.group, std=False),
+                                       partial(clipped_loss, kl_kind="k3", by_ending=True)),
+    "GRPO, KL in the reward": Method(lambda batch: grpo_advantages(batch.reward, batch.group),
+                                     partial(clipped_loss, by_ending=True)),
+    "GRPO, not divided by length": Method(lambda batch: grpo_advantages(batch.score, batch.group),
+                                          partial(clipped_loss, kl_kind="k3")),
+}
+TRAINED = {**METHODS, **VARIANTS}
+TUNED = (PPO, *METHODS, DPO)
+RATES: dict[str, float] = dict.fromkeys((PPO, *TRAINED, DPO), 3e-4)  # the best objective of the tuning seed
+HISTORY = ("iteration", "score", "gold", "kl", "coherent", "length")
+DPO_HISTORY = ("step", "loss", "accuracy", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is recorded; the rest is as in the run."""
+
+    tuning_seed: int = 3
+    seeds: tuple[int, ...] = (4, 5, 6)
+    rates: tuple[float, ...] = (1e-4, 2e-4, 3e-4)
+    coefficients: tuple[float, ...] = (0.15, 0.05)
+    iterations: int = 30
+    episodes: int = PPOConfig().episodes
+    group_size: int = 4
+    samples: int = 512  # held-out openings of every evaluation
+    openings: int = 256  # held-out openings that best of n answers
+    most: int = 16  # candidates of each; a power of two
+    program_groups: tuple[int, ...] = (4, 16)  # endings to an opening where the reader gives the reward
+    program_temperature: float = 1.0  # at the usual one, hardly any ending is incoherent
+
+
+def settings(sizes: Sizes) -> dict[str, Any]:
+    """What the recording depends on, besides the runs."""
+    return {"sizes": asdict(sizes), "rates": RATES, "ppo": asdict(PPOConfig()), "dpo": asdict(DPOConfig())}
+
+
+def parts(sizes: Sizes) -> dict[str, tuple[str, ...]]:
+    """The name of every part; none needs another."""
+    names = [f"tune/{method}/{rate:g}" for method in TUNED for rate in sizes.rates]
+    for seed in sizes.seeds:
+        names += [f"{seed}/best_of_n", *(f"{seed}/coherence/{size}" for size in sizes.program_groups)]
+        names += [f"{seed}/{method}/{kl_coef:g}" for kl_coef in sizes.coefficients for method in (PPO, *TRAINED, DPO)]
+    return dict.fromkeys(names, ())
+
+
+def make(part: str, run_of: Callable[[int], FinishedRun], sizes: Sizes) -> Any:
+    """One part; `run_of` opens the finished run of a seed."""
+    first, name, *rest = part.split("/")
+    run = run_of(sizes.tuning_seed if first == "tune" else int(first))
+    config = RunConfig(out=Path("nowhere"), seed=run.seed, samples=sizes.samples, demonstrations=2000)
+    config = replace(config, ppo=replace(config.ppo, iterations=sizes.iterations, episodes=sizes.episodes))
+    loop = loop_of(config, run.sft)
+    if name == "best_of_n":
+        return best_of_n(run, loop, sizes)
+    if name == "coherence":
+        return by_program(run, loop, int(rest[0]), sizes)
+    if first == "tune":
+        return trained(run, loop, name, float(rest[0]), loop.config.ppo.kl_coef, sizes)
+    return trained(run, loop, name, RATES[name], float(rest[0]), sizes)
+
+
+def gather(found: dict[str, Any], sizes: Sizes, out: Path) -> None:
+    """All parts as one file: about, tuning, and one section for each seed."""
+    recorded: dict[str, Any] = {"about": {"sizes": asdict(sizes), "rates": RATES, "kl_coef": PPOConfig().kl_coef}}
+    for part, value in found.items():
+        *path, last = part.split("/")
+        place = recorded
+        for key in path:
+            place = place.setdefault(key, {})
+        place[last] = value
+    write(out, rounded(recorded))
+
+
+# --- training ---------------------------------------------------------------------------------------------------
+
+
+def trained(run: FinishedRun, loop: RunContext, method: str, rate: float, kl_coef: float, sizes: Sizes) -> Any:
+    """Train by one method from the fine-tuned model, and evaluate on held-out openings."""
+    if method == DPO:
+        return trained_on_rankings(run, loop, rate, kl_coef)
+    config = replace(loop.config.ppo, learning_rate=rate, kl_coef=kl_coef)
+    policy, training = begun(method, run.sft, run.reward_model.of_rollout, loop, config, sizes.group_size)
+    history, seconds = columns(loop, training, HISTORY)
+    return {"evaluation": evaluated(run, loop, policy), "history": history, "seconds": seconds}
+
+
+def begun(method: str, sft: Storyteller, score: Score, loop: RunContext, config: PPOConfig,
+          group_size: int) -> tuple[Any, Iterator[PPOIteration]]:
+    """A policy that starts as the fine-tuned model, and its training, which is still to be run through."""
+    state, tokenizer = start_ppo(sft.model, config), sft.tokenizer
+    given = (state, sft.model, score, encode_prompts(tokenizer, loop.task.prompts), config, tokenizer.eos_token_id,
+             pad_id(tokenizer))
+    training = train_ppo(*given) if method == PPO else train_method(TRAINED[method], *given, group_size)
+    return state.policy.language_model, training
+
+
+def columns(loop: RunContext, training: Iterator[PPOIteration], names: Sequence[str]) -> tuple[dict[str, Any], float]:
+    """The history as columns, and the seconds that the iterations took."""
+    lines = history_of(loop, training)
+    return {name: [line[name] for line in lines] for name in names}, sum(line["seconds"] for line in lines)
+
+
+def trained_on_rankings(run: FinishedRun, loop: RunContext, rate: float, kl_coef: float) -> Any:
+    """DPO on the panel's rankings: no reward model, and no ending but those that were ranked.
+
+    The rankings follow Bradley-Terry in scores of a scale of their own; a nat costs as much as elsewhere only where the
+    price is multiplied by that scale.
+    """
+    scale = bradley_terry_scale(run)
+    config = DPOConfig(beta=kl_coef * scale, learning_rate=rate, temperature=loop.config.ppo.temperature,
+                       seed=loop.config.ppo.seed)
+    policy = frozen_copy(run.sft.model).requires_grad_(True)
+    pairs = rankings.to_pairs(run.judgements[0])
+    steps = list(train_dpo(policy, run.sft.model, run.sft.tokenizer, pairs, config))
+    history = {name: [step[name] for step in steps] for name in DPO_HISTORY}
+    return {"evaluation": evaluated(run, loop, policy), "history": history, "scale": scale, "pairs": len(pairs)}
+
+
+def bradley_terry_scale(run: FinishedRun) -> float:
+    """By what the normalised scores are multiplied to predict the panel's held-out pairs best (Guo et al. 2017)."""
+    margins = pair_accuracy(run.reward_model.model, run.reward_model.tokenizer,
+                            rankings.to_pairs(run.judgements[1]))[1].double()
+    scales = torch.linspace(0.2, 5.0, 481, dtype=torch.double)
+    return float(scales[softplus(-scales[:, None] * margins).mean(1).argmin()])
+
+
+def evaluated(run: FinishedRun, loop: RunContext, policy: Any) -> dict[str, Any]:
+    """The figures of the policy's endings for held-out openings."""
+    samples = loop.sample(policy.requires_grad_(False), loop.task.held_out, "evaluation", run.sft.model,
+                          run.reward_model.of_rollout)
+    gold = judge_tales(samples.prompts, samples.endings)["gold"]
+    return {**evaluate_samples(samples), "gold_error": (gold.std() / len(gold) ** 0.5).item()}
+
+
+def best_of_n(run: FinishedRun, loop: RunContext, sizes: Sizes) -> list[dict[str, float]]:
+    """Means over what the reward model picks, for n = 1, 2, 4, ..."""
+    openings = [opening for opening in loop.task.held_out[:sizes.openings] for _ in range(sizes.most)]
+    samples = loop.sample(run.sft.model, openings, "best of n", score=run.reward_model.of_rollout)
+    known = facts(samples, samples.proxy.double())
+    return [picked(known, "proxy", 2 ** k) for k in range(sizes.most.bit_length())]
+
+
+# --- a program as the reward --------------------------------------------------------------------------------------
+
+
+def by_program(run: FinishedRun, loop: RunContext, group_size: int, sizes: Sizes) -> Any:
+    """GRPO where the reader says 1 for a coherent ending and 0 for any other; nothing else is judged."""
+    config = replace(loop.config.ppo, learning_rate=RATES["GRPO"], temperature=sizes.program_temperature)
+    score = coherence(run.sft.tokenizer, loop.task.prompts)
+    _, training = begun("GRPO", run.sft, score, loop, config, group_size)
+    return {"history": columns(loop, training, (*HISTORY, "flat"))[0]}
+
+
+def coherence(tokenizer: Any, prompts: Sequence[str]) -> Score:
+    """A score for rollouts of these prompts: whether the reader finds the ending coherent. Shapes: -> (B,)."""
+    prompt_of = dict(zip(map(tuple, encode_prompts(tokenizer, prompts)), prompts, strict=True))
+
+    def score(rollout: Rollout) -> Tensor:
+        endings = decode_endings(tokenizer, rollout.tokens, rollout.mask)
+        return judge_tales([prompt_of[prompt] for prompt in rollout.prompts], endings)["coherent"]
+
+    return score

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhf_mini import tales
 from rlhf_mini.errors import InputError
+from rlhf_mini.metrics import judge_tales
 from rlhf_mini.teaching import overoptimisation as over
 
 matplotlib.use("Agg")
@@ -169,3 +171,24 @@ def test_scores_before_and_after_have_a_diagonal() -> None:
     drawn = lines(ax)
     assert list(drawn["hacked"].get_ydata()) == [-1, -2]
     assert np.array_equal(drawn["no change"].get_xdata(), drawn["no change"].get_ydata())
+
+
+def test_gold_of_the_readable_is_exact_because_all_others_have_the_same() -> None:
+    pairs = [tales.write(seed) for seed in range(12)]
+    endings = [ending if i % 3 else ending.replace(" ", " soup ", 1 + i) for i, (_, ending) in enumerate(pairs)]
+    endings[1] = pairs[2][1]  # can be read, and does not fit its opening
+    endings[6], endings[9] = "", pairs[9][1][:25]
+    judged = judge_tales([opening for opening, _ in pairs], endings)
+    gold, grammatical = judged["gold"].numpy(), judged["grammatical"].numpy()
+    assert set(gold[grammatical == 0].tolist()) == {over.UNREADABLE} and (grammatical == 0).sum() == 4
+    assert over.readable_gold(gold.mean(), grammatical.mean()) == pytest.approx(gold[grammatical == 1].mean(), abs=1e-6)
+    assert np.isnan(over.readable_gold([over.UNREADABLE], [0.0])).all()
+
+
+def test_gold_of_the_readable_is_drawn_beside_that_of_all() -> None:
+    history = [{"arm": "ppo_no_kl", "iteration": i, "kl": float(i * i), "gold": gold, "grammatical": share}
+               for i, (gold, share) in enumerate([(0.5, 1.0), (over.UNREADABLE / 2 + 0.5, 0.5)])]
+    drawn = lines(over.gold_of_readable(history))
+    assert list(drawn) == ["all endings, PPO without KL", "those that can be read", "one that cannot"]
+    assert drawn["those that can be read"].get_xdata().tolist() == [0, 1]
+    assert drawn["those that can be read"].get_ydata() == pytest.approx([0.5, 1.0])

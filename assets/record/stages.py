@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,11 +31,14 @@ from rlhf_mini.reward import (
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
+from rlhf_mini.run.history import ARMS
 from rlhf_mini.run.json_files import read_json
 from rlhf_mini.run.settings import adapt_to_model
 from rlhf_mini.run.tasks import make_task, sorted_judgements, split_judgements
 
 Losses = Callable[[Tensor, Tensor], Tensor]
+KEPT = ("iteration", "score", "score_std", "reward", "gold", "kl", "coherent", "grammatical", "length", "ended",
+        "entropy", "explained_variance", "value_loss", "clip_fraction", "grad_norm")  # of each seed's history
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,11 @@ def loop_of(config: RunConfig, sft: Storyteller) -> RunContext:
 def history_of(loop: RunContext, training: Iterator[PPOIteration]) -> list[dict[str, Any]]:
     """Run a training to its end; each iteration as a run's history has it."""
     return list(pipeline.history_lines(loop, "ppo", training))
+
+
+def thinned(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
+    """One seed's entry of `assets/seed_histories.json`: the lines of its history.jsonl, as columns of each arm."""
+    return {arm: {key: [line[key] for line in lines if line["arm"] == arm] for key in KEPT} for arm in ARMS}
 
 
 def whole_run(config: RunConfig) -> dict[str, Any]:

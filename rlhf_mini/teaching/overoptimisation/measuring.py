@@ -15,8 +15,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rlhf_mini import tales
 from rlhf_mini.errors import InputError
 from rlhf_mini.texts import text, texts
+
+UNREADABLE = tales.gold_reward("", "")  # of an ending that the reader cannot parse, whatever stands in it
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,17 @@ def fit_gold_curve(distance: Sequence[float], gain: Sequence[float], form: Liter
     curve = GoldCurve(form, alpha, beta, math.nan)
     unexplained = float(np.square(r - curve(d)).sum() / max(np.square(r - r.mean()).sum(), 1e-12))
     return GoldCurve(form, alpha, beta, 1 - unexplained)
+
+
+def readable_gold(gold: ArrayLike, grammatical: ArrayLike) -> NDArray[np.float64]:
+    """The mean gold reward of the endings that the reader can parse, from that of all and the share of such endings.
+
+    Every other ending has the same gold reward, UNREADABLE, so what it adds to the mean is known; NaN where no ending
+    can be parsed. Shapes: (N,), (N,) -> (N,), one entry for each batch.
+    """
+    mean, share = np.asarray(gold, float), np.asarray(grammatical, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(share > 0, (mean - (1 - share) * UNREADABLE) / share, np.nan)
 
 
 def correlation(a: Sequence[float], b: Sequence[float], given: Sequence[float] | None = None) -> float:

@@ -437,10 +437,12 @@ def test_a_real_run_at_tiny_size_is_put_in_place_continued_and_gathered(
     recordings.make_run("3", Path("work"))  # finished already: only put in place again
     assert Path("work/seed-3/metrics.json").stat().st_mtime_ns == written
 
-    metrics = recordings.make_metrics("4", Path("work"))
-    assert metrics["seed"] == 4
-    said = recordings.gather_seeds({"4": metrics})
+    figures = recordings.make_figures("4", Path("work"))
+    assert figures["metrics"]["seed"] == 4 and recordings.run_of(4).metrics == figures["metrics"]
+    said = recordings.gather_seeds({"4": figures})
     found = read(Path("assets/seeds.json"))
+    histories = read(Path("assets/seed_histories.json"))
+    assert list(histories) == ["3", "4"] and histories["4"]["ppo_no_kl"]["iteration"] == [1]
     assert found["seeds"] == [3, 4] and "| PPO without KL |" in said
     recordings.draw_run({})
     assert Path("assets/proxy_against_gold.png").read_bytes().startswith(b"\x89PNG")

@@ -3,12 +3,15 @@
 Every method samples the same number of endings from the same fine-tuned model, asks the same reward model, and pays the
 same price for a nat. A seed is a whole run: its own fine-tuned model, rankings and reward model.
 
-    tune/METHOD/RATE        a method at a learning rate, on the seed for tuning alone
-    SEED/METHOD/KL_COEF     at the rate that won there (`RATES`), on fresh seeds
+The first recording tunes the learning rates on one seed; the second compares the methods on fresh seeds, each at the
+rate that won.
+
+    METHOD/RATE             a method at a learning rate
+    SEED/METHOD/KL_COEF     a method at a price
     SEED/best_of_n          the best of 1, 2, 4, ... by the reward model
     SEED/coherence/SIZE     GRPO with a program as the reward: the reader says whether an ending is coherent
 
-    make record ONLY=methods
+    make methods
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from keeping import rounded, write
+from keeping import read, rounded, write
 from stages import FinishedRun, Storyteller, history_of, loop_of
 from sweep import facts, picked
 from torch import Tensor
@@ -48,8 +51,8 @@ VARIANTS = {  # GRPO makes three changes to RLOO's advantage and price; each of 
                                           partial(clipped_loss, kl_kind="k3")),
 }
 TRAINED = {**METHODS, **VARIANTS}
-TUNED = (PPO, *METHODS, DPO)
-RATES: dict[str, float] = dict.fromkeys((PPO, *TRAINED, DPO), 3e-4)  # the best objective of the tuning seed
+TUNED = (PPO, *METHODS, DPO)  # GRPO's variants take its rate
+TUNING = Path("assets/methods_tuning.json")
 HISTORY = ("iteration", "score", "gold", "kl", "coherent", "length")
 DPO_HISTORY = ("step", "loss", "accuracy", "chosen", "rejected")
 
@@ -73,45 +76,66 @@ class Sizes:
 
 
 def settings(sizes: Sizes) -> dict[str, Any]:
-    """What the recording depends on, besides the runs."""
-    return {"sizes": asdict(sizes), "rates": RATES, "ppo": asdict(PPOConfig()), "dpo": asdict(DPOConfig())}
+    """What the recordings depend on, besides the runs."""
+    return {"sizes": asdict(sizes), "ppo": asdict(PPOConfig()), "dpo": asdict(DPOConfig())}
+
+
+def tuning_parts(sizes: Sizes) -> dict[str, tuple[str, ...]]:
+    """The name of every part of the first recording; none needs another."""
+    return dict.fromkeys([f"{method}/{rate:g}" for method in TUNED for rate in sizes.rates], ())
 
 
 def parts(sizes: Sizes) -> dict[str, tuple[str, ...]]:
-    """The name of every part; none needs another."""
-    names = [f"tune/{method}/{rate:g}" for method in TUNED for rate in sizes.rates]
+    """The name of every part of the second recording; none needs another."""
+    names = []
     for seed in sizes.seeds:
         names += [f"{seed}/best_of_n", *(f"{seed}/coherence/{size}" for size in sizes.program_groups)]
         names += [f"{seed}/{method}/{kl_coef:g}" for kl_coef in sizes.coefficients for method in (PPO, *TRAINED, DPO)]
     return dict.fromkeys(names, ())
 
 
+def tune(part: str, run: FinishedRun, sizes: Sizes) -> Any:
+    """One part of the first recording."""
+    method, rate = part.split("/")
+    loop = begin(run, sizes)
+    return trained(run, loop, method, float(rate), loop.config.ppo.kl_coef, sizes)
+
+
 def make(part: str, run_of: Callable[[int], FinishedRun], sizes: Sizes) -> Any:
-    """One part; `run_of` opens the finished run of a seed."""
-    first, name, *rest = part.split("/")
-    run = run_of(sizes.tuning_seed if first == "tune" else int(first))
-    config = RunConfig(out=Path("nowhere"), seed=run.seed, samples=sizes.samples, demonstrations=2000)
-    config = replace(config, ppo=replace(config.ppo, iterations=sizes.iterations, episodes=sizes.episodes))
-    loop = loop_of(config, run.sft)
+    """One part of the second recording; `run_of` opens the finished run of a seed."""
+    seed, name, *rest = part.split("/")
+    run = run_of(int(seed))
+    loop = begin(run, sizes)
     if name == "best_of_n":
         return best_of_n(run, loop, sizes)
     if name == "coherence":
         return by_program(run, loop, int(rest[0]), sizes)
-    if first == "tune":
-        return trained(run, loop, name, float(rest[0]), loop.config.ppo.kl_coef, sizes)
-    return trained(run, loop, name, RATES[name], float(rest[0]), sizes)
+    return trained(run, loop, name, tuned_rate(name), float(rest[0]), sizes)
+
+
+def begin(run: FinishedRun, sizes: Sizes) -> RunContext:
+    """The loop with the settings of the run, but for the sizes."""
+    config = RunConfig(out=Path("nowhere"), seed=run.seed, samples=sizes.samples, demonstrations=2000)
+    config = replace(config, ppo=replace(config.ppo, iterations=sizes.iterations, episodes=sizes.episodes))
+    return loop_of(config, run.sft)
+
+
+def tuned_rate(method: str) -> float:
+    """The rate with the best objective, score - price * KL, on held-out openings of the tuning seed."""
+    found = read(TUNING)["methods"]["GRPO" if method in VARIANTS else method]
+    return max(map(float, found), key=lambda rate: found[f"{rate:g}"]["objective"])
 
 
 def gather(found: dict[str, Any], sizes: Sizes, out: Path) -> None:
-    """All parts as one file: about, tuning, and one section for each seed."""
-    recorded: dict[str, Any] = {"about": {"sizes": asdict(sizes), "rates": RATES, "kl_coef": PPOConfig().kl_coef}}
+    """All parts as one file: the sizes, and a section for each seed or method."""
+    recorded: dict[str, Any] = {}
     for part, value in found.items():
         *path, last = part.split("/")
         place = recorded
         for key in path:
             place = place.setdefault(key, {})
         place[last] = value
-    write(out, rounded(recorded))
+    write(out, rounded({"sizes": asdict(sizes), "seeds" if out != TUNING else "methods": recorded}))
 
 
 # --- training ---------------------------------------------------------------------------------------------------
@@ -124,7 +148,7 @@ def trained(run: FinishedRun, loop: RunContext, method: str, rate: float, kl_coe
     config = replace(loop.config.ppo, learning_rate=rate, kl_coef=kl_coef)
     policy, training = begun(method, run.sft, run.reward_model.of_rollout, loop, config, sizes.group_size)
     history, seconds = columns(loop, training, HISTORY)
-    return {"evaluation": evaluated(run, loop, policy), "history": history, "seconds": seconds}
+    return {**evaluated(run, loop, policy, kl_coef), "rate": rate, "history": history, "seconds": seconds}
 
 
 def begun(method: str, sft: Storyteller, score: Score, loop: RunContext, config: PPOConfig,
@@ -156,7 +180,8 @@ def trained_on_rankings(run: FinishedRun, loop: RunContext, rate: float, kl_coef
     pairs = rankings.to_pairs(run.judgements[0])
     steps = list(train_dpo(policy, run.sft.model, run.sft.tokenizer, pairs, config))
     history = {name: [step[name] for step in steps] for name in DPO_HISTORY}
-    return {"evaluation": evaluated(run, loop, policy), "history": history, "scale": scale, "pairs": len(pairs)}
+    return {**evaluated(run, loop, policy, kl_coef), "rate": rate, "history": history, "scale": scale,
+            "pairs": len(pairs)}
 
 
 def bradley_terry_scale(run: FinishedRun) -> float:
@@ -167,12 +192,13 @@ def bradley_terry_scale(run: FinishedRun) -> float:
     return float(scales[softplus(-scales[:, None] * margins).mean(1).argmin()])
 
 
-def evaluated(run: FinishedRun, loop: RunContext, policy: Any) -> dict[str, Any]:
-    """The figures of the policy's endings for held-out openings."""
+def evaluated(run: FinishedRun, loop: RunContext, policy: Any, kl_coef: float) -> dict[str, Any]:
+    """The figures of the policy's endings for held-out openings, and the objective: score - price * KL."""
     samples = loop.sample(policy.requires_grad_(False), loop.task.held_out, "evaluation", run.sft.model,
                           run.reward_model.of_rollout)
-    gold = judge_tales(samples.prompts, samples.endings)["gold"]
-    return {**evaluate_samples(samples), "gold_error": (gold.std() / len(gold) ** 0.5).item()}
+    worth = samples.proxy.double() - kl_coef * samples.kl_each
+    return {"objective": worth.mean().item(), "objective_error": (worth.std() / len(worth) ** 0.5).item(),
+            **evaluate_samples(samples)}
 
 
 def best_of_n(run: FinishedRun, loop: RunContext, sizes: Sizes) -> list[dict[str, float]]:
@@ -188,7 +214,7 @@ def best_of_n(run: FinishedRun, loop: RunContext, sizes: Sizes) -> list[dict[str
 
 def by_program(run: FinishedRun, loop: RunContext, group_size: int, sizes: Sizes) -> Any:
     """GRPO where the reader says 1 for a coherent ending and 0 for any other; nothing else is judged."""
-    config = replace(loop.config.ppo, learning_rate=RATES["GRPO"], temperature=sizes.program_temperature)
+    config = replace(loop.config.ppo, learning_rate=tuned_rate("GRPO"), temperature=sizes.program_temperature)
     score = coherence(run.sft.tokenizer, loop.task.prompts)
     _, training = begun("GRPO", run.sft, score, loop, config, group_size)
     return {"history": columns(loop, training, (*HISTORY, "flat"))[0]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -12,15 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import compared_methods
 import label_efficiency
 import matplotlib
 import matplotlib.pyplot as plt
 import sweep
 import taste
 from freshness import code_cells
-from keeping import Recording, rounded, write
+from keeping import MADE, Recording, read, rounded, write
 from micro_run import micro_run as micro_run
-from stages import FinishedRun, whole_run
+from processes import WORK
+from stages import FinishedRun, alone_in, thinned, whole_run
 
 from rlhf_mini import plots
 from rlhf_mini.run.config import RunConfig
@@ -33,6 +36,7 @@ BASE, RUN = "assets/tiny-tales-gpt2", "assets/run-3"
 MODELS = (f"{RUN}/sft", f"{RUN}/reward_model")
 SELECTED = ("history.jsonl", "metrics.json", "rankings.jsonl", "reward_model", "samples.json", "sft")  # of a run
 SEEDS = (3, 4, 5, 6, 7)  # of README's table; the first is the run that is kept
+HISTORIES = "assets/seed_histories.json"
 BENCHMARK = "tests/benchmarks/main.py"
 
 
@@ -61,16 +65,36 @@ def make_run(seed: str, work: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def make_metrics(seed: str, work: Path) -> dict[str, Any]:
-    """Run, and keep the figures alone."""
-    return whole_run(config_of(seed, work))
+def runs_folder() -> Path:
+    """Where the runs of other seeds stand: of the same settings and the same core as the run that is kept."""
+    stamp = (read(MADE) or {}).get("run-3", {}).get("stamp")
+    return WORK / f"runs-{hashlib.sha256(json.dumps(stamp, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
-def gather_seeds(metrics: dict[str, Any]) -> str:
-    """The kept run and the others as one file; README's table."""
-    first = FinishedRun.open(Path(RUN)).metrics
-    gathered = rounded(gather({first["seed"]: first, **{int(seed): found for seed, found in metrics.items()}}))
+def run_of(seed: int) -> FinishedRun:
+    """The finished run of a seed, with its models. It is made where it is not there, once for all who want it."""
+    config = config_of(str(seed), runs_folder())
+    if seed == SEEDS[0]:
+        return opened()
+    with alone_in(config.out.with_suffix(".lock")):
+        whole_run(config)
+    return FinishedRun.open(config.out)
+
+
+def make_figures(seed: str, work: Path) -> dict[str, Any]:
+    """Run, and keep the figures and the history alone."""
+    run = run_of(int(seed))
+    return {"metrics": run.metrics, "history": thinned(run.history)}
+
+
+def gather_seeds(found: dict[str, Any]) -> str:
+    """The kept run and the others: their figures as one file, their histories as another; README's table."""
+    first = opened()
+    metrics = {first.seed: first.metrics, **{int(seed): each["metrics"] for seed, each in found.items()}}
+    histories = {first.seed: thinned(first.history), **{int(seed): each["history"] for seed, each in found.items()}}
+    gathered = rounded(gather(metrics))
     write(Path("assets/seeds.json"), gathered)
+    write(Path(HISTORIES), rounded(histories))
     return f"the table of README.md:\n\n{markdown(gathered)}\n"
 
 
@@ -90,8 +114,8 @@ def runs() -> list[Recording]:
         Recording("run-3", (RUN,), (BASE,), {**settings, "seed": int(first)}, {first: ()}, make_run),
         Recording("proxy_against_gold", ("assets/proxy_against_gold.png",), (f"{RUN}/history.jsonl",),
                   gather=draw_run, core=False),
-        Recording("seeds", ("assets/seeds.json",), (BASE,), {**settings, "seed": None},
-                  dict.fromkeys(others, ()), make_metrics, gather_seeds, gather_reads=(f"{RUN}/metrics.json",)),
+        Recording("seeds", ("assets/seeds.json", HISTORIES), (BASE, RUN), {**settings, "seed": None},
+                  dict.fromkeys(others, ()), make_figures, gather_seeds),
     ]
 
 
@@ -104,8 +128,9 @@ def opened() -> FinishedRun:
 
 
 def experiments() -> list[Recording]:
-    """What 04, 07 and 08 draw."""
+    """What 04, 07, 08 and 11 draw."""
     sizes, settings, cases = sweep.Sizes(), taste.Settings(), taste.cases()
+    methods = compared_methods.Sizes()
     labels = Path("assets/label_efficiency.json")
     return [
         Recording("label_efficiency", (str(labels), str(labels.with_suffix(".png"))),
@@ -119,6 +144,14 @@ def experiments() -> list[Recording]:
         Recording("taste", ("assets/taste.json",), MODELS, taste.settings_of(settings), dict.fromkeys(cases, ()),
                   lambda part, work: taste.make(cases[part], opened(), settings),
                   lambda found: taste.gather(found, opened(), settings, Path("assets/taste.json"))),
+        Recording("methods_tuning", (str(compared_methods.TUNING),), (*MODELS, f"{RUN}/rankings.jsonl"),
+                  compared_methods.settings(methods), compared_methods.tuning_parts(methods),
+                  lambda part, work: compared_methods.tune(part, opened(), methods),
+                  lambda found: compared_methods.gather(found, methods, compared_methods.TUNING)),
+        Recording("methods", ("assets/methods.json",), (BASE, RUN, str(compared_methods.TUNING)),
+                  compared_methods.settings(methods), compared_methods.parts(methods),
+                  lambda part, work: compared_methods.make(part, run_of, methods),
+                  lambda found: compared_methods.gather(found, methods, Path("assets/methods.json"))),
         Recording("benchmark", ("assets/benchmark.json",), MODELS, None, {"seconds": ()},
                   lambda part, work: run_script(BENCHMARK, "--out", "assets/benchmark.json"), alone=True),
     ]

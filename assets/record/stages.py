@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +37,11 @@ from rlhf_mini.run.history import ARMS
 from rlhf_mini.run.json_files import read_json
 from rlhf_mini.run.settings import adapt_to_model
 from rlhf_mini.run.tasks import make_task, sorted_judgements, split_judgements
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock: there, nobody waits
+    fcntl = None  # type: ignore[assignment]
 
 Losses = Callable[[Tensor, Tensor], Tensor]
 KEPT = ("iteration", "score", "score_std", "reward", "gold", "kl", "coherent", "grammatical", "length", "ended",
@@ -93,6 +100,12 @@ class FinishedRun:
     @property
     def seed(self) -> int:
         return int(self.metrics["seed"])
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of its history, one an iteration."""
+        lines = (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
 
     @cached_property
     def sft(self) -> Storyteller:
@@ -155,6 +168,16 @@ def whole_run(config: RunConfig) -> dict[str, Any]:
         pipeline.run(config, (config.out / "config.json").exists())
     metrics: dict[str, Any] = read_json(config.out / "metrics.json", {})
     return metrics
+
+
+@contextmanager
+def alone_in(lock: Path) -> Iterator[None]:
+    """Other processes that come here wait until this one leaves."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w", encoding="utf-8") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:

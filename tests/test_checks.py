@@ -19,6 +19,7 @@ from rlhf_mini.checks.calling import answers
 from rlhf_mini.checks.compare import doubles, live_slots
 from rlhf_mini.checks.diagnose import agree, sentence
 from rlhf_mini.checks.exercise import Exercise
+from rlhf_mini.checks.groups import DPO_LOSS, GRPO, IMPLICIT_REWARD, RLOO
 from rlhf_mini.checks.kl_terms import K3, SHAPED_REWARDS
 from rlhf_mini.checks.preferences import PAIR_LOSS, PLACKETT_LUCE
 from rlhf_mini.checks.scales import ADAPT_KL_COEF, WHITEN
@@ -38,6 +39,10 @@ CHECKS: dict[str, tuple[Function, Exercise]] = {
     "policy_loss": (checks.check_policy_loss, POLICY_LOSS),
     "whiten": (checks.check_whiten, WHITEN),
     "adapt_kl_coef": (checks.check_adapt_kl_coef, ADAPT_KL_COEF),
+    "rloo_advantages": (checks.check_rloo_advantages, RLOO),
+    "grpo_advantages": (checks.check_grpo_advantages, GRPO),
+    "implicit_reward": (checks.check_implicit_reward, IMPLICIT_REWARD),
+    "dpo_loss": (checks.check_dpo_loss, DPO_LOSS),
 }
 MISTAKES = [pytest.param(check, exercise, mistake, id=f"{name}-{mistake.__name__}")
             for name, (check, exercise) in CHECKS.items() for mistake in exercise.mistakes]
@@ -144,7 +149,22 @@ def plain_coefficient(kl_coef: float, kl: float, target: float, episodes: int, h
     return kl_coef * (1 + error * episodes / horizon)
 
 
+def plain_rloo(scores: Tensor) -> Tensor:
+    rows = [[row[i] - (sum(row) - row[i]) / (len(row) - 1) for i in range(len(row))] for row in scores.tolist()]
+    return torch.tensor(rows, dtype=scores.dtype)
+
+
+def plain_grpo(scores: Tensor) -> Tensor:
+    return torch.stack([(row - row.mean()) / (row.std() + 1e-4) for row in scores])
+
+
+def plain_dpo(chosen: Tensor, rejected: Tensor, chosen_ref: Tensor, rejected_ref: Tensor, beta: float) -> Tensor:
+    return -F.logsigmoid(beta * (chosen - chosen_ref) - beta * (rejected - rejected_ref)).mean()
+
+
 @pytest.mark.parametrize(("name", "function"), [
+    ("rloo_advantages", plain_rloo), ("grpo_advantages", plain_grpo), ("dpo_loss", plain_dpo),
+    ("implicit_reward", lambda logp, logp_ref, beta: beta * logp - beta * logp_ref),
     ("sft_loss", sft_loss), ("sft_loss", plain_sft), ("sft_loss", ignore_index_sft), ("sft_loss", multiplied_sft),
     ("pair_loss", reward.bradley_terry_loss), ("pair_loss", plain_pairs),
     ("plackett_luce", reward.plackett_luce_loss), ("plackett_luce", plain_ranking),
@@ -356,7 +376,7 @@ def test_other_types_than_tensors_are_named(name: str, converted: Function, what
     said = line(check, other)
     assert f" {what}" in said and "expected is a tensor of shape" in said
     assert ("a plain number has no gradient" in said) == (name in ("sft_loss", "pair_loss", "plackett_luce",
-                                                                   "policy_loss"))
+                                                                   "policy_loss", "dpo_loss"))
 
 
 @pytest.mark.parametrize(("result", "what"), [(torch.zeros(2), "a tensor"), ("0.3", "a str"), ([0.3], "a list of 1")])

@@ -58,12 +58,12 @@ One opening in eight is held out and never occurs.
 | | nats per token |
 |---|---|
 | loss on {held_out:,} tales with held-out openings (ending and end-of-text) | {loss:.3f} |
-| entropy floor of the grammar (estimated on the same tales) | {floor:.3f} |
+| entropy of the grammar (mean of -ln p of the same endings) | {entropy:.3f} |
 | the uniform distribution (ln {vocab_size:,}) | {uniform:.3f} |
 
-The loss is higher than the floor partly because of the corpus: after a tale, a page continues with another piece
-instead of the end of the text. The floor is the mean of -ln p of the choices that wrote each ending, per
-token; it is an estimate because different choices can write the same text, and too long endings are written again.
+The loss is higher than the entropy mostly because of the corpus: after a tale, a page continues with another piece
+instead of the end of the text. `tales.log_probability` gives ln p of an ending: over all ways to write it, and with
+the tries that the writer drops as stuck or too long.
 
 ## Samples
 At temperature 1, without top-k or top-p, cut after 64 tokens (so most stop in mid-sentence); / is a line break:
@@ -220,12 +220,11 @@ def checked_documents(documents: Iterable[Sequence[int]], eos_id: int, context: 
 
 
 def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, counts: Mapping[str, int]) -> str:
-    """The model card: recipe, held-out loss and entropy floor, samples, hashes.
+    """The model card: recipe, held-out loss and entropy, samples, hashes.
 
     `counts` holds the numbers of documents, tokens and steps.
     """
-    stories = [tales.compose(seed, "held_out") for seed in range(HELD_OUT_TALES)]
-    pairs = [(story.opening, story.ending) for story in stories]
+    pairs = [tales.write(seed, "held_out") for seed in range(HELD_OUT_TALES)]
     tokens = sum(len(row) + 1 for row in encode(tokenizer, [" " + ending for _, ending in pairs]))
     openings = random.Random(config.seed).sample([opening for opening, _ in pairs], 8)
     endings = sample_endings(model, tokenizer, openings, max_new_tokens=64, temperature=1.0, seed=config.seed).endings
@@ -240,5 +239,5 @@ def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, counts: 
         tokens=counts["tokens"], steps=counts["steps"], seed=config.seed, batch_tokens=config.batch_tokens,
         learning_rate=config.learning_rate,
         warmup=config.warmup, held_out=HELD_OUT_TALES,
-        loss=mean_loss(model, tokenizer, pairs), floor=-sum(s.log_probability for s in stories) / tokens,
+        loss=mean_loss(model, tokenizer, pairs), entropy=-sum(tales.log_probability(*pair) for pair in pairs) / tokens,
         uniform=math.log(shape["vocab_size"]), samples=samples, hashes=hashes)

@@ -46,11 +46,13 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
 
 
 def plackett_luce_loss(scores: Tensor, ranking: Sequence[Sequence[int]]) -> Tensor:
-    """-ln P(this ranking): each completion is chosen from itself and everything ranked strictly below it.
+    """The loss of a ranking: each completion is chosen from itself and everything ranked strictly below it.
 
+    Without ties it is -ln P(this ranking). Members of a tie group do not compete with each other, and all tied costs 0:
+    then it is -ln of a composite likelihood, which is no probability. K = 2 is Bradley-Terry.
     Shapes: (K,) and tie groups of indices, best first -> scalar. Units: nats per ranking.
-    Ties: members of a group do not compete with each other; all tied costs 0. K = 2 is Bradley-Terry.
-    Raises: InputError where the ranking does not hold every index once. Source: Plackett 1975.
+    Raises: InputError where the ranking does not hold every index once.
+    Sources: Plackett 1975; Varin, Reid & Firth 2011 (composite likelihoods).
     """
     if scores.ndim != 1:
         raise InputError(f"scores have shape {tuple(scores.shape)}: give one score per completion, (K,)")

@@ -112,6 +112,19 @@ def test_a_share_of_none_or_all_has_an_error() -> None:
     assert share_of([True, False] * 200, by=[0, 1] * 200).error > 0.3  # two pieces of evidence
 
 
+def test_a_share_of_pairs_has_the_error_of_a_bootstrap_over_prompts() -> None:
+    """Of a prompt's pairs most are right or most are wrong, and prompts have one to six of them."""
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(1, 7, size=150)
+    chances = np.repeat(generator.beta(1, 0.5, size=150), sizes)
+    right, prompts = generator.random(len(chances)) < chances, np.repeat(np.arange(150), sizes)
+    clustered = share_of(right, by=prompts.tolist())
+    counts = np.array([[right[prompts == p].sum(), (prompts == p).sum()] for p in range(150)])
+    drawn = counts[generator.integers(150, size=(4_000, 150))].sum(1)
+    assert clustered.error == pytest.approx((drawn[:, 0] / drawn[:, 1]).std(), rel=0.06)
+    assert clustered.error > 1.3 * share_of(right).error  # every pair taken for evidence
+
+
 def test_an_error_widened_by_a_band_and_a_distance() -> None:
     assert Measured(1.0, 0.3, "+").widened(0.4) == Measured(1.0, 0.5, "+")
     assert Measured(0.75, 0.3, "%") - 0.5 == Measured(0.25, 0.3, "+%")

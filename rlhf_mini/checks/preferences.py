@@ -23,7 +23,7 @@ def check_pair_loss(function: Any) -> None:
 
 
 def check_plackett_luce(function: Any) -> None:
-    """Check f(scores, ranking): -ln P(ranking), where members of a tie group do not compete with each other."""
+    """Check f(scores, ranking): the Plackett-Luce loss, where members of a tie group do not compete with each other."""
     check(PLACKETT_LUCE, function)
 
 

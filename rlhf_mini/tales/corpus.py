@@ -32,8 +32,7 @@ def _piece(rng: random.Random) -> str:
         opening, scene = write_opening(rng)
     if kind > 0.86:
         return opening + "\n" + write_form(rng)
-    sentences, _ = write_ending(scene, rng)
-    return opening + " " + " ".join(s.text for s in sentences)
+    return opening + " " + " ".join(s.text for s in write_ending(scene, rng))
 
 
 def corpus(documents: int, seed: int) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import zlib
 from collections.abc import Iterator
@@ -89,6 +88,12 @@ FACTS = {
 }
 
 
+def followers(scene: Scene, closes: bool, brief: bool, told: set[str]) -> list[Pattern]:
+    """The sentences that may come next: closing ones or others, brief ones or all, and none that was told."""
+    state = (scene.state, scene.company, scene.mood, scene.origin, scene.thread, scene.thing)
+    return [p for p in _followers(*state, closes, brief) if p.text not in told]
+
+
 @cache
 def _followers(state: str, company: str, mood: str, origin: str, thread: str, thing: str, closes: bool,
                brief: bool) -> tuple[Pattern, ...]:
@@ -97,9 +102,20 @@ def _followers(state: str, company: str, mood: str, origin: str, thread: str, th
 
 
 @cache
-def _usable_variants(pattern: Pattern, gender: str, has_adjective: bool) -> tuple[Variant, ...]:
+def usable_variants(pattern: Pattern, gender: str, has_adjective: bool) -> tuple[Variant, ...]:
+    """The ways to say a sentence of a hero of this gender."""
     return tuple(v for v in pattern.variants
                  if v.gender in (None, gender) and (has_adjective or "ADJ" not in v.roles))
+
+
+def strangers(scene: Scene) -> list[str]:
+    """Whom the hero may meet."""
+    return [name for name in FILLERS["NEW"] if name != scene.hero]
+
+
+def fits(tokens: list[str]) -> bool:
+    """Whether an ending is short enough, given its words and marks with the spaces before them."""
+    return len(tokens) <= MAX_WORDS and sum(map(len, tokens)) <= MAX_CHARACTERS
 
 
 @dataclass(frozen=True)
@@ -121,7 +137,6 @@ class Story:
     opening: str
     scene: Scene  # after the opening
     sentences: tuple[Sentence, ...]
-    log_probability: float  # natural logarithm, of the choices that made the ending
 
     @property
     def ending(self) -> str:
@@ -166,47 +181,36 @@ def _render(variant: Variant, words: dict[str, str], rng: random.Random) -> str:
                    for t in variant.tokens).strip()
 
 
-def write_ending(scene: Scene, rng: random.Random) -> tuple[tuple[Sentence, ...], float]:
-    """A random walk over the sentences that may follow, none twice, and the log-probability of its choices."""
-    while True:
-        length = rng.choices(list(SENTENCES), list(SENTENCES.values()))[0]
-        sentences, log_probability = _walk(scene, length, rng)
-        words = sum(len(s.tokens) for s in sentences)
-        characters = sum(len(t.text) for s in sentences for t in s.tokens)
-        if sentences and words <= MAX_WORDS and characters <= MAX_CHARACTERS:
-            return tuple(sentences), log_probability + math.log(SENTENCES[length])
+def write_ending(scene: Scene, rng: random.Random) -> tuple[Sentence, ...]:
+    """Try until a try is kept."""
+    while not (sentences := try_ending(scene, rng)):
+        pass
+    return sentences
 
 
-def _walk(scene: Scene, length: int, rng: random.Random) -> tuple[list[Sentence], float]:
+def try_ending(scene: Scene, rng: random.Random) -> tuple[Sentence, ...]:
+    """A random walk over the sentences that may follow, none twice; none at all where it is stuck or too long."""
+    length = rng.choices(list(SENTENCES), list(SENTENCES.values()))[0]
     sentences: list[Sentence] = []
-    log_probability = 0.0
     for i in range(length):
-        used = {s.pattern.text for s in sentences}
-        followers = _followers(scene.state, scene.company, scene.mood, scene.origin, scene.thread,
-                               scene.thing, i == length - 1, length >= BRIEF_FROM)
-        patterns = [p for p in followers if p.text not in used]
+        told = {s.pattern.text for s in sentences}
+        patterns = followers(scene, i == length - 1, length >= BRIEF_FROM, told)
         if not patterns:
-            return [], 0.0
-        weights = [p.weight for p in patterns]
-        pattern = rng.choices(patterns, weights)[0]
-        variants = _usable_variants(pattern, GENDER[scene.hero], scene.adjective is not None)
-        variant = rng.choice(variants)
-        log_probability += math.log(pattern.weight / (sum(weights) * len(variants)))
-        sentence, friend, ways = _fill_in(scene, pattern, variant, rng)
-        log_probability -= math.log(ways)
+            return ()
+        pattern = rng.choices(patterns, [p.weight for p in patterns])[0]
+        variant = rng.choice(usable_variants(pattern, GENDER[scene.hero], scene.adjective is not None))
+        sentence, friend = _fill_in(scene, pattern, variant, rng)
         sentences.append(sentence)
         scene = scene.after(pattern, friend)
-    return sentences, log_probability
+    return tuple(sentences) if fits([t.text for s in sentences for t in s.tokens]) else ()
 
 
-def _fill_in(scene: Scene, pattern: Pattern, variant: Variant, rng: random.Random) -> tuple[Sentence, str | None, int]:
-    """Fill the roles; returns the sentence, the newly named friend, and how many fillings there were to choose from."""
+def _fill_in(scene: Scene, pattern: Pattern, variant: Variant, rng: random.Random) -> tuple[Sentence, str | None]:
+    """Fill the roles; returns the sentence, and the newly named friend."""
     words = {"HERO": scene.hero, "THING": scene.thing, "ADJ": scene.adjective or "", "FRIEND": scene.friend or ""}
-    if "NEW" not in variant.roles:
-        return Sentence(pattern, _fill(variant, words)), None, 1
-    strangers = [name for name in FILLERS["NEW"] if name != scene.hero]
-    words["NEW"] = rng.choice(strangers)
-    return Sentence(pattern, _fill(variant, words)), words["NEW"], len(strangers)
+    if "NEW" in variant.roles:
+        words["NEW"] = rng.choice(strangers(scene))
+    return Sentence(pattern, _fill(variant, words)), words.get("NEW")
 
 
 def compose(seed: int, split: str | None = None) -> Story:
@@ -220,8 +224,7 @@ def compose(seed: int, split: str | None = None) -> Story:
         opening, scene = write_opening(rng)
         if split is None or is_held_out(opening) == (split == "held_out"):
             break
-    sentences, log_probability = write_ending(scene, rng)
-    return Story(opening, scene, sentences, log_probability)
+    return Story(opening, scene, write_ending(scene, rng))
 
 
 def _check_split(split: str | None) -> None:

@@ -45,6 +45,11 @@ class Reading:
     attributes: Attributes
 
 
+def parses_of(ending: str) -> list[list[Match]]:
+    """Every way to parse an ending as a row of sentences."""
+    return _parses(_ENDINGS, ending)[0]
+
+
 def _parses(trie: Trie, text: str) -> tuple[list[list[Match]], str]:
     """Every way to parse a text as a row of patterns, and the place where parsing stopped."""
     tokens, classes = tokens_and_classes(text)
@@ -99,11 +104,11 @@ def _faults(scene: Scene, parse: list[Match]) -> Iterator[str]:
         if pattern.closes and number + 1 < len(parse):
             yield "the tale goes on after it has ended"
         yield from scene.objections(pattern)
-        yield from _wrong_words(scene, match)
+        yield from wrong_words(scene, match)
         scene = scene.after(pattern, words.get("NEW"))
 
 
-def _wrong_words(scene: Scene, match: Match) -> Iterator[str]:
+def wrong_words(scene: Scene, match: Match) -> Iterator[str]:
     """Names, pronouns and nouns that are not those of the tale."""
     if match.gender not in (None, GENDER[scene.hero]):
         yield f"the pronoun does not fit {scene.hero}"

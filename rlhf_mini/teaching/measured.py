@@ -100,7 +100,8 @@ def share_of(flags: Any, by: Sequence[Any] | None = None) -> Measured:
     """The share of flags that are true, in percent, with an error that is never 0.
 
     Of n flags k are true. If every share was equally likely beforehand, the standard deviation of what it may be now
-    is √(p (1 − p) / (n + 3)) with p = (k + 1) / (n + 2): about 1 / n for 0 and for n of n. `by` is as in `mean_error`.
+    is √(p (1 − p) / (n + 3)) with p = (k + 1) / (n + 2): about 1 / n for 0 and for n of n. `by` is as in `mean_error`,
+    and the error then that of the groups if it is larger; where all flags are equal, groups say nothing.
     Source: Laplace 1774 (the beta distribution of a share).
     """
     numbers = _numbers(flags)

@@ -51,23 +51,20 @@ def expected_loss(logp: Tensor, logp_ref: Tensor, world: TinyWorld, beta: float,
 
 def come_to_rest(world: TinyWorld, beta: float, change: Change = Change()) -> Tensor:
     """Follow the expected gradient from the reference: the policy's log-probabilities of all endings, (N,)."""
-    reference = token_table(world)
-    logp_ref = chosen(reference, world)
-    table = reference.clone().requires_grad_()
+    start, beginnings = token_table(world), first_of_each_beginning(world)
+    logp_ref = chosen(start, world, beginnings)
+    table = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([table], lr=RATE)
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
         optimizer.zero_grad()
-        expected_loss(chosen(table, world), logp_ref, world, beta, change).backward()
+        expected_loss(chosen(table, world, beginnings), logp_ref, world, beta, change).backward()
         optimizer.step()
-    return chosen(table.detach(), world).sum(1)
+    return chosen(table.detach(), world, beginnings).sum(1)
 
 
 def token_table(world: TinyWorld) -> Tensor:
-    """The reference's log-probabilities of the next token after every beginning of an ending. Shapes: -> (N, T, V).
-
-    Equal beginnings stand in several places; `chosen` reads only the first of them.
-    """
+    """The reference's log-probabilities of the next token after every beginning of an ending. Shapes: -> (N, T, V)."""
     prompts = torch.tensor([PROMPT]).expand(len(world.tokens), -1)
     rows = torch.cat([prompts, world.tokens], 1)
     with torch.no_grad():
@@ -75,11 +72,16 @@ def token_table(world: TinyWorld) -> Tensor:
     return kl.log_probabilities(logits.double())
 
 
-def chosen(table: Tensor, world: TinyWorld) -> Tensor:
-    """Log-probability of each token of each ending. Shapes: (N, T, V) -> (N, T), 0 where masked."""
+def first_of_each_beginning(world: TinyWorld) -> Tensor:
+    """Many endings begin alike, and share one row of the table: the number of the first of them. Shapes: -> (N, T)."""
     columns = []
     for t in range(world.tokens.shape[1]):
         beginning = number(world.tokens[:, :t], world.mask[:, :t])  # (N,) equal numbers, equal beginnings
-        first = (beginning[:, None] == beginning).long().argmax(1)  # (N,) where each beginning stands first
-        columns.append(table[first, t].log_softmax(-1).gather(1, world.tokens[:, t:t + 1])[:, 0])
-    return torch.stack(columns, 1) * world.mask
+        columns.append((beginning[:, None] == beginning).long().argmax(1))
+    return torch.stack(columns, 1)
+
+
+def chosen(table: Tensor, world: TinyWorld, beginnings: Tensor) -> Tensor:
+    """Log-probability of each token of each ending. Shapes: (N, T, V), (N, T) -> (N, T), 0 where masked."""
+    rows = table[beginnings, torch.arange(table.shape[1])]  # (N, T, V)
+    return kl.token_logprobs(rows, world.tokens) * world.mask

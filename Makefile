@@ -3,10 +3,10 @@
 VENV   ?= .venv
 PYTHON ?= $(VENV)/bin/python
 OUT    ?= runs/tiny-tales-gpt2
-TRAIN  ?= 00 01 02 04 05 06 07 08 09
+TRAIN  ?= 00 01 02 04 05 06 07 08 09 11
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test faults kills lint types check run quick pretrain record recorded benchmark notebooks bands bugs stops wheel clean
+.PHONY: help venv test faults kills lint types check run quick pretrain record recorded methods benchmark notebooks bands bugs stops wheel clean
 
 help:       ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -46,6 +46,9 @@ record:     ## record anew what is out of date in assets/ and notebooks/, or ONL
 
 recorded:   ## what is up to date and what is not, and why
 	$(PYTHON) assets/record/record.py --list $(ONLY)
+
+methods:    ## record the comparison of methods that 11 draws, where it is out of date (an hour and a half; stop as you like)
+	$(PYTHON) assets/record/record.py seeds methods_tuning methods
 
 benchmark:  ## each stage beside its ideal, a naive loop, generate and TRL, into assets/benchmark.json; or ONLY="sft sampling"
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/main.py $(if $(ONLY),--only $(ONLY),--out assets/benchmark.json)

@@ -70,6 +70,13 @@ def frontier(seeds: Sequence[Recorded], methods: Sequence[str], key: str, title:
     return ax
 
 
+def at_kl(seed: Recorded, method: str, nats: float, key: str) -> float:
+    """A figure of a method at this KL: on straight lines between the fine-tuned model and the prices recorded."""
+    start = seed["best_of_n"][0]
+    points = sorted([(0.0, start[key.removesuffix("_mean")]), *((at["kl"], at[key]) for at in seed[method].values())])
+    return float(np.interp(nats, *zip(*points, strict=True)))
+
+
 @picture
 def gains(history: Mapping[str, Sequence[float]], ax: Axes | None = None, smooth: int = 10) -> Axes:
     """How much more likely DPO makes the chosen and the rejected endings than the reference, in a running mean."""

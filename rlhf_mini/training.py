@@ -132,7 +132,8 @@ def train_dpo(model: Any, reference: Any, tokenizer: Any, pairs: Iterable[tuple[
     batches = shuffled_batches(len(read), config.batch_size, torch.Generator().manual_seed(config.seed))
     steps, optimizer = config.epochs * -(-len(read) // config.batch_size), adamw(model, weight_decay=0.0)
     for step in range(steps):
-        rate = set_rate([optimizer], config.learning_rate * schedule(step / steps, config.warmup))
+        progress = step / steps
+        rate = set_rate([optimizer], config.learning_rate * schedule(progress, config.warmup))
         batch = next(batches)
         mine = team.share(batch)
         chosen, rejected = (ending_logprobs(model, [side[i] for i in mine], config.temperature) for side in sides)

@@ -21,7 +21,7 @@ from rlhf_mini.kl import live, masked_mean, masked_sum
 from rlhf_mini.methods import Batch, Method, dpo_loss, group_means
 from rlhf_mini.optimisers import adamw, clip_gradients, schedule, set_rate
 from rlhf_mini.policy import PPOState, check_policy, compare_to_reference
-from rlhf_mini.ppo import PPOIteration, Score, anneal, choose_prompts, rollout_of
+from rlhf_mini.ppo import PPOIteration, Score, adapt_kl_coef, anneal, choose_prompts, rollout_of
 from rlhf_mini.sft import Example, check_loss, encode_demonstrations
 
 
@@ -34,8 +34,8 @@ def train_method(method: Method, state: PPOState, reference: nn.Module, score: S
     belongs to a critic, and with the share of groups in which all scores are equal (`flat`).
     Raises: InputError where the endings are no whole number of groups, the policy diverges or a score is not finite.
     """
-    groups = config.episodes // group_size
-    if group_size < 2 or config.episodes % group_size or groups < config.minibatches:
+    if (type(group_size) is not int or group_size < 2 or config.episodes % group_size
+            or config.episodes // group_size < config.minibatches):
         raise InputError(f"group_size is {group_size} and PPOConfig.episodes {config.episodes}: give a size of at "
                          f"least 2 that divides the episodes into {config.minibatches} groups or more")
     while state.iteration < config.iterations:
@@ -65,14 +65,17 @@ def iterate(method: Method, state: PPOState, reference: nn.Module, score: Score,
 
     state.iteration, state.episodes = number, state.episodes + len(scores)
     deviation = scores - group_means(scores, group)[0]
-    return PPOIteration({
+    stats = {
         "iteration": state.iteration, "episodes": state.episodes,
         "score": scores.mean().item(), "score_std": scores.std(correction=0).item(),
         "reward": batch.reward.mean().item(), "kl": masked_sum(kl_exact, rollout.mask).mean().item(),
         "kl_coef": state.kl_coef, "entropy": masked_mean(entropy, rollout.mask).item(),
         "length": rollout.lengths.float().mean().item(), "ended": rollout.ended.float().mean().item(),
         "flat": (group_means(deviation.abs(), group)[0] == 0).float().mean().item(),
-        "learning_rate": rate, "grad_norm": grad_norm, "seconds": time.perf_counter() - started}, rollout)
+        "learning_rate": rate, "grad_norm": grad_norm, "seconds": time.perf_counter() - started}
+    if config.adaptive:
+        state.kl_coef = adapt_kl_coef(state.kl_coef, stats["kl"], config.kl_target, len(scores), config.kl_horizon)
+    return PPOIteration(stats, rollout)
 
 
 def update(method: Method, state: PPOState, batch: Batch, config: PPOConfig, generator: torch.Generator) -> float:
@@ -125,6 +128,9 @@ def train_dpo(model: Any, reference: Any, tokenizer: Any, pairs: Iterable[tuple[
     Raises: InputError where there are no pairs, or one is not three texts or does not fit into the context.
     """
     read = text_tuples("pairs", pairs, "prompt", "chosen", "rejected")
+    if not read:
+        raise InputError("there are no pairs: give at least one (prompt, chosen, rejected)")
+    team.check_share(config.batch_size, "DPOConfig.batch_size")
     sides = [encode_demonstrations(model, tokenizer, [(pair[0], pair[side]) for pair in read]) for side in (1, 2)]
     with torch.no_grad():
         known = [torch.cat([ending_logprobs(reference, side[i:i + 256], config.temperature)

@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 from rlhf_mini import kl, team
 from rlhf_mini.batches import shuffled_batches
-from rlhf_mini.config import PPOConfig, require_numbers
+from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError, naming
 from rlhf_mini.forward import hidden_states, in_blocks, lm_logits
 from rlhf_mini.given import text_tuples
+from rlhf_mini.health import check_loss, check_policy
 from rlhf_mini.kl import live, masked_mean, masked_sum
 from rlhf_mini.methods import Batch, Method, dpo_loss, group_means
 from rlhf_mini.optimisers import adamw, clip_gradients, schedule, set_rate
-from rlhf_mini.policy import PPOState, check_policy, compare_to_reference
+from rlhf_mini.policy import PPOState, compare_to_reference
 from rlhf_mini.ppo import PPOIteration, Score, adapt_kl_coef, anneal, choose_prompts, rollout_of
-from rlhf_mini.sft import Example, check_loss, encode_demonstrations
+from rlhf_mini.require import require_numbers
+from rlhf_mini.sft import Example, encode_demonstrations
 
 
 def train_method(method: Method, state: PPOState, reference: nn.Module, score: Score,

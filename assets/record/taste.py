@@ -7,7 +7,7 @@ two tastes, one is much like the panel's with its sign turned. In each seed ther
 tastes: PPO with the panel's scores turned. And in the first seed another checkpoint, with a tokenizer of its own,
 follows the first taste's judgements (a small GPT-2 that is fine-tuned on tales from nothing). A part is one case.
 
-The sizes are such that all cases take 25 minutes of one busy core.
+The sizes are such that all cases take a quarter of an hour of one core that is idle, and half an hour of a busy one.
 
     make record ONLY=taste
 """

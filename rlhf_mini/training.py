@@ -22,6 +22,7 @@ from rlhf_mini.methods import Batch, Method, dpo_loss, group_means
 from rlhf_mini.optimisers import adamw, clip_gradients, schedule, set_rate
 from rlhf_mini.policy import PPOState, check_policy, compare_to_reference
 from rlhf_mini.ppo import PPOIteration, Score, adapt_kl_coef, anneal, choose_prompts, rollout_of
+from rlhf_mini.sampling import check_finite
 from rlhf_mini.sft import Example, check_loss, encode_demonstrations
 
 
@@ -81,7 +82,7 @@ def iterate(method: Method, state: PPOState, reference: nn.Module, score: Score,
 def update(method: Method, state: PPOState, batch: Batch, config: PPOConfig, generator: torch.Generator) -> float:
     """Several epochs of updates on one batch; a group stays together. Returns the mean gradient norm before clipping.
 
-    Raises: InputError where a gradient is not a finite number; the policy is then left as it was.
+    Raises: InputError where a log-probability or a gradient is not a finite number; the policy is then left as it was.
     """
     advantages, norms = method.advantages(batch), []
     members = torch.arange(len(batch.score), device=batch.score.device).view(-1, int((batch.group == 0).sum()))
@@ -90,6 +91,7 @@ def update(method: Method, state: PPOState, batch: Batch, config: PPOConfig, gen
             rows = members[team.share(groups)].flatten()
             part = batch.select(rows)
             logp = state.policy(part.rollout, config.temperature)[0]
+            check_finite(logp, part.rollout.mask)
             state.optimizer.zero_grad()
             method.loss(logp, part, advantages[rows]).backward()
             norms.append(clip_gradients(state.policy, config.max_grad_norm, state.iteration + 1,

@@ -17,7 +17,7 @@ from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError, naming
 from rlhf_mini.forward import hidden_states, in_blocks, lm_logits
 from rlhf_mini.given import text_tuples
-from rlhf_mini.health import check_loss, check_policy
+from rlhf_mini.health import check_finite, check_loss, check_policy
 from rlhf_mini.kl import live, masked_mean, masked_sum
 from rlhf_mini.methods import Batch, Method, dpo_loss, group_means
 from rlhf_mini.optimisers import adamw, clip_gradients, schedule, set_rate
@@ -83,7 +83,7 @@ def iterate(method: Method, state: PPOState, reference: nn.Module, score: Score,
 def update(method: Method, state: PPOState, batch: Batch, config: PPOConfig, generator: torch.Generator) -> float:
     """Several epochs of updates on one batch; a group stays together. Returns the mean gradient norm before clipping.
 
-    Raises: InputError where a gradient is not a finite number; the policy is then left as it was.
+    Raises: InputError where a log-probability or a gradient is not a finite number; the policy is then left as it was.
     """
     advantages, norms = method.advantages(batch), []
     members = torch.arange(len(batch.score), device=batch.score.device).view(-1, int((batch.group == 0).sum()))
@@ -92,6 +92,7 @@ def update(method: Method, state: PPOState, batch: Batch, config: PPOConfig, gen
             rows = members[team.share(groups)].flatten()
             part = batch.select(rows)
             logp = state.policy(part.rollout, config.temperature)[0]
+            check_finite(logp, part.rollout.mask)
             state.optimizer.zero_grad()
             method.loss(logp, part, advantages[rows]).backward()
             norms.append(clip_gradients(state.policy, config.max_grad_norm, state.iteration + 1,

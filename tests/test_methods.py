@@ -438,6 +438,18 @@ def test_token_by_token_k2_and_k3_leave_out_what_follows_a_token(eos_id: int, kl
 
 
 @WORLDS
+def test_k3_times_the_ratio_has_the_expected_gradient_of_k2(eos_id: int) -> None:
+    """What TRL calls its unbiased KL: unbiased at each state, and what follows a token is left out all the same."""
+    def times_ratio(logp: Tensor, batch: Batch, _: Tensor) -> Tensor:
+        ratio = (logp - batch.rollout.logp).exp()
+        return kl.masked_sum(ratio * kl.estimate(logp, batch.logp_ref, "k3"), batch.rollout.mask).sum()
+
+    world = tiny_world(eos_id)
+    k2 = expected_gradient(a_policy(world), world, Method(nothing, partial(clipped_loss, kl_kind="k2"))) / BETA
+    close(expected_gradient(a_policy(world), world, Method(nothing, times_ratio)), k2)
+
+
+@WORLDS
 def test_over_whole_endings_k2_is_exact_and_k3_is_the_kl_the_other_way_round(eos_id: int) -> None:
     world = tiny_world(eos_id)
     table = a_policy(world)

@@ -32,8 +32,9 @@ def train_method(method: Method, state: PPOState, reference: nn.Module, score: S
                  group_size: int = 4) -> Iterator[PPOIteration]:
     """Run the iterations that the state has not done yet: `episodes` endings each, `group_size` for each prompt.
 
-    The state is that of PPO (`start_ppo`); its value head is not used. Yields what `train_ppo` does, without what
-    belongs to a critic, and with the share of groups in which all scores are equal (`flat`).
+    The state is that of PPO (`start_ppo`); its value head is not used, nor are the config's gamma, lam and value
+    settings. Yields what `train_ppo` does but for losses, ratios and what belongs to a critic, and `flat`: the share of
+    groups in which all scores are equal.
     Raises: InputError where the endings are no whole number of groups, the policy diverges or a score is not finite.
     """
     if (type(group_size) is not int or group_size < 2 or config.episodes % group_size

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_run import make_base
 
 from rlhf_mini import pipeline, tales
-from rlhf_mini.language_model import save_language_model
-from rlhf_mini.pretrain import new_language_model, train_tokenizer
+from rlhf_mini.language_model import load_language_model, save_language_model
 from rlhf_mini.rankings import save_rankings
 from rlhf_mini.reward import reward_model_from
 from rlhf_mini.run import tasks
@@ -25,11 +25,7 @@ def shrink_constants(patch: pytest.MonkeyPatch) -> None:
 
 def make_run(folder: Path) -> Path:
     """Fine-tuned model, reward model, the panel's rankings of ten openings and four held-out ones, and the seed, 3."""
-    told = [tales.write(seed, "train") for seed in range(300)]
-    tokenizer = train_tokenizer([f"{opening} {ending}" for opening, ending in told], vocab_size=400)
-    model = new_language_model(len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, n_layer=1, n_head=2,
-                               n_embd=32, n_positions=256, seed=0)
-    save_language_model(model, tokenizer, folder / "sft")
+    model, tokenizer = load_language_model(make_base(folder / "sft"))
     save_language_model(*reward_model_from(model, tokenizer, 1), folder / "reward_model")
     task = make_task(RunConfig(seed=3, demonstrations=1), [])
     items = [(opening, [tales.write(seed)[1] for seed in range(4 * i, 4 * i + 4)])

@@ -619,7 +619,7 @@ def test_states_that_do_not_fit_are_named(tmp_path: Path) -> None:
         good: dict[str, Any] = {"kl_coef": 0.1, "iteration": 2, "episodes": 64}
         found = {**good, **counters} if isinstance(counters, dict) else counters
         save_file(before, tmp_path / FILE, {"counters": json.dumps(found)})
-        with pytest.raises(InputError, match=r"cannot be read .*(counters|NaN)"):
+        with pytest.raises(InputError, match=r"cannot be read .*counters"):
             load_state(state, tmp_path)
     save_file(before, tmp_path / FILE)
     with pytest.raises(InputError, match="cannot be read"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from rlhf_mini import pipeline, rankings, tales
+from rlhf_mini import disk, pipeline, rankings, tales
 from rlhf_mini.config import PPOConfig, RewardConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import Samples, sample_endings
 from rlhf_mini.language_model import encode_prompts, load_language_model, pad_id
+from rlhf_mini.methods import Method
 from rlhf_mini.ppo import PPOIteration, Score, start_ppo, train_ppo
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.reward import (
@@ -33,15 +33,11 @@ from rlhf_mini.reward import (
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
-from rlhf_mini.run.history import ARMS
+from rlhf_mini.run.history import ARMS, History
 from rlhf_mini.run.json_files import read_json
 from rlhf_mini.run.settings import adapt_to_model
 from rlhf_mini.run.tasks import make_task, sorted_judgements, split_judgements
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: there, nobody waits
-    fcntl = None  # type: ignore[assignment]
+from rlhf_mini.training import train_method
 
 Losses = Callable[[Tensor, Tensor], Tensor]
 KEPT = ("iteration", "score", "score_std", "reward", "gold", "kl", "coherent", "grammatical", "length", "ended",
@@ -108,8 +104,7 @@ class FinishedRun:
     @property
     def history(self) -> list[dict[str, Any]]:
         """The lines of its history, one an iteration."""
-        lines = (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return History(self.folder / "history.jsonl").read()
 
     @cached_property
     def sft(self) -> Storyteller:
@@ -141,12 +136,16 @@ def fit(sft: Storyteller, examples: Sequence[Any], config: RewardConfig,
     return RewardModel(model, tokenizer), steps
 
 
-def ppo(sft: Storyteller, score: Score, prompts: Sequence[str],
-        config: PPOConfig) -> tuple[Storyteller, Iterator[PPOIteration]]:
-    """A policy that starts as the fine-tuned model, and its training, which is still to be run through."""
+def ppo(sft: Storyteller, score: Score, prompts: Sequence[str], config: PPOConfig, method: Method | None = None,
+        group_size: int = 4) -> tuple[Storyteller, Iterator[PPOIteration]]:
+    """A policy that starts as the fine-tuned model, and its training, which is still to be run through.
+
+    It is PPO's or, where one is given, that of another method with so many endings to a prompt.
+    """
     tokenizer, state = sft.tokenizer, start_ppo(sft.model, config)
-    training = train_ppo(state, sft.model, score, encode_prompts(tokenizer, prompts), config, tokenizer.eos_token_id,
-                         pad_id(tokenizer))
+    given = (state, sft.model, score, encode_prompts(tokenizer, prompts), config, tokenizer.eos_token_id,
+             pad_id(tokenizer))
+    training = train_method(method, *given, group_size) if method else train_ppo(*given)
     return Storyteller(state.policy.language_model, tokenizer), training
 
 
@@ -178,9 +177,8 @@ def whole_run(config: RunConfig) -> dict[str, Any]:
 def alone_in(lock: Path) -> Iterator[None]:
     """Other processes that come here wait until this one leaves."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w", encoding="utf-8") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with disk.opened(lock, os.O_RDWR | os.O_CREAT) as file:
+        disk.lock(file)
         yield
 
 

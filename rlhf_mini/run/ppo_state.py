@@ -44,7 +44,7 @@ def load_state(state: PPOState, folder: Path) -> str:
             names = list(file.keys())
             saved = {name: file.get_tensor(name) for name in names}
             notes = file.metadata()
-            counters, history = checked_counters(strict_json.read(notes["counters"].encode())), str(notes["history"])
+            counters, history = checked_counters(notes["counters"]), str(notes["history"])
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error}): give a folder save_state wrote") from error
     here = state.tensors()
@@ -56,8 +56,12 @@ def load_state(state: PPOState, folder: Path) -> str:
     return history
 
 
-def checked_counters(found: Any) -> dict[str, Any]:
+def checked_counters(text: str) -> dict[str, Any]:
     """The counters alone, each of its kind. Raises: ValueError."""
+    try:
+        found = strict_json.read(text.encode())
+    except ValueError as error:
+        raise ValueError(f"its counters are {text!r}: {error}") from None
     if not isinstance(found, dict) or any(type(found.get(name)) is not kind or not 0 <= found[name] < math.inf
                                           for name, kind in COUNTERS.items()):
         raise ValueError(f"its counters are {found!r}")

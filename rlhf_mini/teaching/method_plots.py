@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlhf_mini import plots
-from rlhf_mini.plots.backend import picture
+from rlhf_mini.plots.backend import picture, subplots
 from rlhf_mini.plots.style import Style
 
 if TYPE_CHECKING:  # plots imports matplotlib, in its own way
@@ -21,9 +21,6 @@ METHOD_STYLES = {
     "GRPO": Style("GRPO", "#D55E00", "-", "D"),
     "online DPO": Style("online DPO", "#CC79A7", "--", "v"),
     "DPO on rankings": Style("DPO on rankings", "#7A5A00", ":", "P"),
-    "GRPO, not divided by std": Style("GRPO, not divided by std", "#E69F00", "--", "X"),
-    "GRPO, KL in the reward": Style("GRPO, KL in the reward", "#8C510A", "-.", "p"),
-    "GRPO, not divided by length": Style("GRPO, not divided by length", "#555555", ":", "h"),
 }
 Recorded = Mapping[str, Any]  # of one seed: method -> price -> figures, as `make methods` records them
 
@@ -92,9 +89,10 @@ def gains(history: Mapping[str, Sequence[float]], ax: Axes | None = None, smooth
 
 
 @picture
-def program_reward(seeds: Sequence[Recorded], ax: Sequence[Axes] | None = None) -> Any:
+def program_reward(seeds: Sequence[Recorded], axes: Any = None) -> Any:
     """GRPO with the reader's verdict as its score: coherent endings, and groups without any difference."""
-    axes: Any = ax if ax is not None else plots.backend.subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")[1]
+    if axes is None:
+        _, axes = subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")
     for one, key, title in ((axes[0], "score", "Coherent endings"), (axes[1], "flat", "Groups that teach nothing")):
         plots.labelled_axes(one, title, "iteration", "share")
         for size, colour, dash in zip(seeds[0]["coherence"], ("#0072B2", "#D55E00"), ("-", "--"), strict=True):

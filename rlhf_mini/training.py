@@ -87,7 +87,7 @@ def update(method: Method, state: PPOState, batch: Batch, config: PPOConfig, gen
     Raises: InputError where a log-probability or a gradient is not a finite number; the policy is then left as it was.
     """
     advantages, norms = method.advantages(batch), []
-    members = torch.arange(len(batch.score), device=batch.score.device).view(-1, int((batch.group == 0).sum()))
+    members = torch.arange(len(batch.score), device=batch.score.device).view(int(batch.group[-1]) + 1, -1)  # (N, k)
     for _ in range(config.epochs):
         for groups in torch.randperm(len(members), generator=generator).to(members.device).chunk(config.minibatches):
             rows = members[team.share(groups)].flatten()

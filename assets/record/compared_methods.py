@@ -24,22 +24,23 @@ from typing import Any
 
 import torch
 from keeping import read, rounded, write
-from stages import FinishedRun, Storyteller, history_of, loop_of
-from sweep import facts, picked
+from stages import FinishedRun, Storyteller, history_of, loop_of, ppo
+from sweep import picked
 from torch import Tensor
 from torch.nn.functional import softplus
+from workbench import facts
 
 from rlhf_mini import rankings
 from rlhf_mini.config import PPOConfig
-from rlhf_mini.language_model import decode_endings, encode_prompts, frozen_copy, pad_id
+from rlhf_mini.language_model import decode_endings, encode_prompts, frozen_copy
 from rlhf_mini.methods import METHODS, Method, clipped_loss, grpo_advantages
 from rlhf_mini.metrics import evaluate_samples, judge_tales
-from rlhf_mini.ppo import PPOIteration, Score, start_ppo, train_ppo
+from rlhf_mini.ppo import PPOIteration, Score
 from rlhf_mini.reward import pair_accuracy
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.sampling import Rollout
-from rlhf_mini.training import DPOConfig, train_dpo, train_method
+from rlhf_mini.training import DPOConfig, train_dpo
 
 PPO, DPO = "PPO", "DPO on rankings"  # these two have a training of their own
 VARIANTS = {  # GRPO makes three changes to RLOO's advantage and price; each of these takes one back
@@ -154,11 +155,9 @@ def trained(run: FinishedRun, loop: RunContext, method: str, rate: float, kl_coe
 def begun(method: str, sft: Storyteller, score: Score, loop: RunContext, config: PPOConfig,
           group_size: int) -> tuple[Any, Iterator[PPOIteration]]:
     """A policy that starts as the fine-tuned model, and its training, which is still to be run through."""
-    state, tokenizer = start_ppo(sft.model, config), sft.tokenizer
-    given = (state, sft.model, score, encode_prompts(tokenizer, loop.task.prompts), config, tokenizer.eos_token_id,
-             pad_id(tokenizer))
-    training = train_ppo(*given) if method == PPO else train_method(TRAINED[method], *given, group_size)
-    return state.policy.language_model, training
+    other = None if method == PPO else TRAINED[method]
+    policy, training = ppo(sft, score, loop.task.prompts, config, other, group_size)
+    return policy.model, training
 
 
 def columns(loop: RunContext, training: Iterator[PPOIteration], names: Sequence[str]) -> tuple[dict[str, Any], float]:

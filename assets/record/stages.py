@@ -19,6 +19,7 @@ from rlhf_mini.config import PPOConfig, RewardConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import Samples, sample_endings
 from rlhf_mini.language_model import encode_prompts, load_language_model, pad_id
+from rlhf_mini.methods import Method
 from rlhf_mini.ppo import PPOIteration, Score, start_ppo, train_ppo
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.reward import (
@@ -37,6 +38,7 @@ from rlhf_mini.run.history import ARMS
 from rlhf_mini.run.json_files import read_json
 from rlhf_mini.run.settings import adapt_to_model
 from rlhf_mini.run.tasks import make_task, sorted_judgements, split_judgements
+from rlhf_mini.training import train_method
 
 try:
     import fcntl
@@ -137,12 +139,16 @@ def fit(sft: Storyteller, examples: Sequence[Any], config: RewardConfig,
     return RewardModel(model, tokenizer), steps
 
 
-def ppo(sft: Storyteller, score: Score, prompts: Sequence[str],
-        config: PPOConfig) -> tuple[Storyteller, Iterator[PPOIteration]]:
-    """A policy that starts as the fine-tuned model, and its training, which is still to be run through."""
+def ppo(sft: Storyteller, score: Score, prompts: Sequence[str], config: PPOConfig, method: Method | None = None,
+        group_size: int = 4) -> tuple[Storyteller, Iterator[PPOIteration]]:
+    """A policy that starts as the fine-tuned model, and its training, which is still to be run through.
+
+    With a `method`, it is trained by that one instead, with `group_size` endings of each prompt.
+    """
     tokenizer, state = sft.tokenizer, start_ppo(sft.model, config)
-    training = train_ppo(state, sft.model, score, encode_prompts(tokenizer, prompts), config, tokenizer.eos_token_id,
-                         pad_id(tokenizer))
+    given = (state, sft.model, score, encode_prompts(tokenizer, prompts), config, tokenizer.eos_token_id,
+             pad_id(tokenizer))
+    training = train_method(method, *given, group_size) if method else train_ppo(*given)
     return Storyteller(state.policy.language_model, tokenizer), training
 
 

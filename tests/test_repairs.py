@@ -17,6 +17,8 @@ from stages import FinishedRun
 from torch import Tensor
 from workbench import HISTORY, begin
 
+from rlhf_mini import rankings
+from rlhf_mini.errors import InputError
 from rlhf_mini.evaluate import Samples
 from rlhf_mini.language_model import load_language_model
 from rlhf_mini.methods import Batch
@@ -158,14 +160,13 @@ def test_a_rollout_and_its_texts_get_the_same_score(start: FinishedRun, work: Pa
 
 
 def test_accuracy_of_a_combination_is_that_of_its_only_member(start: FinishedRun) -> None:
-    pairs = judges_pairs(start)
+    pairs = held_out_pairs(start)
     alone = Combined((start.reward_model,), COMBINED["mean"])
     assert alone.accuracy(pairs) == pytest.approx(start.reward_model.accuracy(pairs))
 
 
-def judges_pairs(start: FinishedRun) -> list[tuple[str, str, str]]:
+def held_out_pairs(start: FinishedRun) -> list[tuple[str, str, str]]:
     """Held-out pairs of the run."""
-    from rlhf_mini import rankings
     return rankings.to_pairs(start.judgements[1])
 
 
@@ -215,6 +216,16 @@ def test_a_batch_that_is_used_once_is_not_old(start: FinishedRun, tmp_path: Path
     bench = begin(start, tmp_path, replace(QUICK, samples=4))
     plain, weighted = (repairs.reused(bench, name, QUICK)["history"] for name in ("1", "1 truncated"))
     assert plain["score"] == pytest.approx(weighted["score"], abs=1e-4)
+
+
+def test_a_training_that_diverges_is_a_result_and_any_other_error_is_none() -> None:
+    def fails(message: str) -> Any:
+        raise InputError(message)
+
+    assert repairs.unless_it_diverges(lambda: fails("iteration 7: the policy has diverged")) == {
+        "diverged": "iteration 7: the policy has diverged"}
+    with pytest.raises(InputError, match="no run"):
+        repairs.unless_it_diverges(lambda: fails("no run here"))
 
 
 def test_the_baseline_is_kept_for_the_second_round(recorded: dict[str, Any], work: Path) -> None:

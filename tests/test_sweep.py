@@ -111,7 +111,7 @@ def test_gold_of_readable_endings_leaves_the_others_out() -> None:
     told = [tales.write(seed) for seed in range(5)]
     samples = Samples([opening for opening, _ in told], [*(ending for _, ending in told[:3]), "mill mill", ""],
                       [True] * 5, [9] * 5, torch.zeros(5), torch.zeros(5))
-    found, figures = of_readable(samples), evaluate_samples(samples)
+    found, figures = of_readable(samples), dict[str, Any](evaluate_samples(samples))
     gold = torch.tensor([tales.gold_reward(*one) for one in told[:3]], dtype=torch.double)
     assert figures["grammatical"] == pytest.approx(0.6)
     assert found["gold_readable"] == pytest.approx(gold.mean().item())

@@ -36,11 +36,12 @@ import rounds
 import torch
 from judges import COMBINED, ENSEMBLES, Combined, disagreement, same_labels, standard, without_length
 from keeping import rounded, write
-from stages import FinishedRun, RewardModel, Storyteller, made_once
+from stages import FinishedRun, RewardModel, made_once
 from torch import Tensor
 from workbench import Bench, BenchSizes, Judge, begin, by_section, facts, listed, plain_endings, trained
 
 from rlhf_mini.config import PPOConfig, RewardConfig
+from rlhf_mini.errors import InputError
 from rlhf_mini.kl import masked_mean
 from rlhf_mini.language_model import load_language_model, save_language_model
 from rlhf_mini.methods import METHODS, Batch, Method, batch_advantages, clipped_loss
@@ -58,8 +59,8 @@ TRUNCATED = " truncated"
 class Sizes(BenchSizes):
     """How much is recorded; the rest is as in the run."""
 
-    iterations: int = 30  # what is to be repaired happens in the first 15 of the sweep's 60
-    price: float = 0.02  # the highest at which the sweep of seed 3 has gold fall for a while as the score rises
+    iterations: int = 30  # what is to be repaired happens in the first 15 of the 60 of the sweep
+    price: float = 0.02  # the highest at which gold clearly falls for a while as the score rises (sweep, seed 3)
     reused: tuple[int, ...] = (1, 4, 16)  # how often each batch is used
     updates: int = 96  # of each part of `reused`
     truncation: float = 2.0
@@ -103,9 +104,9 @@ def make(part: str, work: Path, run_of: Callable[[int], FinishedRun], sizes: Siz
         shorn, slope = without_length(bench.first, plain_endings(bench))
         return {"slope": slope, **judged(bench, shorn, sizes.price)}
     if section == "kl":
-        return trained(bench, bench.first, PLACES[name], kl_coef=sizes.price)[2]
+        return unless_it_diverges(lambda: trained(bench, bench.first, PLACES[name], kl_coef=sizes.price)[2])
     if section == "reused":
-        return reused(bench, name, sizes)
+        return unless_it_diverges(lambda: reused(bench, name, sizes))
     if section == SAME_LABELS:
         return judged(bench, same_labels(bench, 1), sizes.price)
     labels = labels_of(bench, section, sizes.price)
@@ -157,8 +158,8 @@ def known_of(bench: Bench, members: tuple[RewardModel, ...], price: float) -> di
     openings = bench.loop.task.held_out[:bench.sizes.openings]
     found: dict[str, Any] = {
         "accuracy": [rounds.accuracies(bench, member)["accuracy"]["refitted"] for member in members]}
-    for name, writer in (("sft", bench.sft), (BASELINE, Storyteller(baseline_policy(bench, price), None))):
-        samples = bench.loop.sample(writer.model, openings, "evaluation")
+    for name, writer in (("sft", bench.sft.model), (BASELINE, baseline_policy(bench, price))):
+        samples = bench.loop.sample(writer, openings, "evaluation")
         known = facts(samples, bench.first.of_samples(samples))
         found[name] = listed(known | {"disagreement": disagreement(members, samples)})
     return found
@@ -171,6 +172,16 @@ def ensemble(bench: Bench, members: tuple[RewardModel, ...], how: str, sizes: Si
     each = disagreement(members, samples)
     return {"reward_model": rounds.accuracies(bench, judge), **found,
             "disagreement": {"mean": each.mean().item(), "std": each.std().item()}}
+
+
+def unless_it_diverges(train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What came of a training; of one that ends in numbers that are not finite, when and how: that is a result, too."""
+    try:
+        return train()
+    except InputError as error:
+        if "iteration " not in str(error):
+            raise
+        return {"diverged": str(error)}
 
 
 # --- old endings ------------------------------------------------------------------------------------------------

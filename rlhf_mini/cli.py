@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import shlex
 import sys
@@ -25,6 +26,7 @@ COMMANDS_HELP = """other commands (each has --help):
   pretrain             rebuild the embedded checkpoint
   merge                pool the ranking files of several annotators"""
 SEED_HELP = "the seed of all randomness (default: 0)"
+GRACE = 3.0  # seconds that a launcher gets to end the others after the first process has failed
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,7 +61,7 @@ def _main(arguments: list[str]) -> int:
             return code
     except RuntimeError:
         if team.size() > 1:
-            time.sleep(team.GRACE)  # another process has failed and says why; the launcher ends this one meanwhile
+            time.sleep(GRACE)  # another process has failed and says why; the launcher ends this one meanwhile
         raise
     except InputError as error:
         return _print_error(str(error), 2)
@@ -77,8 +79,16 @@ def _print_os_error(error: OSError, how_to_continue: str) -> int:
 
 def _print_error(message: str, code: int) -> int:
     if code != 130 or team.first():
-        team.complain(message)
+        complain(message)
     return code
+
+
+def complain(message: str) -> None:
+    """Print one line on stderr. Where all fail alike, the first prints and the launcher ends the others meanwhile."""
+    with contextlib.suppress(InputError):  # which may be what there is to say
+        if not team.first():
+            time.sleep(GRACE)
+    print("rlhf_mini:", visible(" ".join(message.split())), file=console.safe(sys.stderr), flush=True)
 
 
 def _path(text: str) -> Path:

@@ -20,6 +20,7 @@ from rlhf_mini import kl
 from rlhf_mini.errors import InputError
 from rlhf_mini.kl import live, masked_mean, masked_sum
 from rlhf_mini.ppo import policy_loss
+from rlhf_mini.reward import bradley_terry_loss
 from rlhf_mini.sampling import Rollout
 
 # --- advantages -----------------------------------------------------------------------------------------------------
@@ -55,7 +56,9 @@ def group_means(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
     """For each ending, the mean of x over its group, and the group's size. Shapes: (B,), (B,) -> (B,), (B,)."""
     if x.shape != group.shape or x.ndim != 1:
         raise InputError(f"scores have shape {tuple(x.shape)} but group has {tuple(group.shape)}: give (B,) for both")
-    x = live(x, torch.ones_like(x), "scores")
+    x = kl.full_precision(x)
+    if not x.isfinite().all():
+        raise InputError(f"one of the scores is {x[~x.isfinite()][0].item()}: give finite numbers")
     numbers, which, size = group.unique(return_inverse=True, return_counts=True)
     if (size < 2).any():
         raise InputError(f"group {numbers[size.argmin()].item()} has one ending: sample at least two for each prompt")
@@ -96,13 +99,13 @@ def clipped_loss(logp: Tensor, batch: Batch, advantages: Tensor, kl_kind: Litera
 
     Every token weighs the same or, with `by_ending`, every ending. Shapes: (B, T), B endings, (B,) -> scalar.
     """
-    mask, old = batch.rollout.mask, batch.rollout.logp
-    weight = (1 / batch.rollout.lengths[:, None] if by_ending else torch.ones_like(mask)) * torch.ones_like(logp)
-    denominator = batch.endings if by_ending else batch.tokens
-    loss = policy_loss(logp, old, advantages[:, None] * weight, mask, batch.clip, denominator=denominator)
+    mask, divisor = batch.rollout.mask, batch.endings if by_ending else batch.tokens
+    weight = torch.ones_like(logp) / (batch.rollout.lengths.clamp(min=1)[:, None] if by_ending else 1)  # (B, T)
+    loss = policy_loss(logp, batch.rollout.logp, advantages[:, None] * weight, mask, batch.clip, denominator=divisor)
     if kl_kind is None:
         return loss
-    return loss + batch.kl_coef * masked_mean(kl.estimate(logp, batch.logp_ref, kl_kind) * weight, mask, denominator)
+    charge = kl.estimate(live(logp, mask, "logp"), live(batch.logp_ref, mask, "logp_ref"), kl_kind)
+    return loss + batch.kl_coef * masked_mean(charge * weight, mask, divisor)
 
 
 def dpo_loss(chosen: Tensor, rejected: Tensor, chosen_ref: Tensor, rejected_ref: Tensor, beta: float) -> Tensor:
@@ -110,7 +113,9 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, chosen_ref: Tensor, rejected_ref:
 
     Shapes: (N,) each, log-probabilities of whole endings -> scalar mean. Source: Rafailov et al. 2023, equation 7.
     """
-    return F.softplus(-beta * (chosen - chosen_ref - rejected + rejected_ref)).mean()
+    if any(x.shape != chosen.shape or x.ndim != 1 for x in (chosen, rejected, chosen_ref, rejected_ref)):
+        raise InputError("log-probabilities have other shapes than (N,): give four sums over the tokens for each pair")
+    return bradley_terry_loss(beta * (chosen - chosen_ref), beta * (rejected - rejected_ref))
 
 
 def preference_loss(logp: Tensor, batch: Batch, scores: Tensor, hard: bool = False) -> Tensor:
@@ -118,12 +123,11 @@ def preference_loss(logp: Tensor, batch: Batch, scores: Tensor, hard: bool = Fal
 
     Shapes: (B, T), B endings, (B,) -> scalar, a mean over pairs.
     """
-    log_ratio = masked_sum(logp - batch.logp_ref, batch.rollout.mask)  # (B,)
+    implicit = batch.kl_coef * masked_sum(logp - batch.logp_ref, batch.rollout.mask)  # (B,) rewards, as in `dpo_loss`
     i, j = (batch.group[:, None] == batch.group).triu(1).nonzero().T  # each pair once
     wins = (scores[i] - scores[j]).sign() / 2 + 0.5 if hard else (scores[i] - scores[j]).sigmoid()
-    margins = batch.kl_coef * (log_ratio[i] - log_ratio[j])
-    losses = F.binary_cross_entropy_with_logits(margins, wins, reduction="sum")
-    return losses / (batch.endings * len(i) / len(logp))
+    losses = F.binary_cross_entropy_with_logits(implicit[i] - implicit[j], wins, reduction="sum")
+    return losses * len(logp) / (batch.endings * max(len(i), 1))  # no pairs: a process without a group of its own
 
 
 # --- methods --------------------------------------------------------------------------------------------------------

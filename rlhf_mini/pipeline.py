@@ -18,6 +18,7 @@ from rlhf_mini import files, rankings, team
 from rlhf_mini.assets import asset
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
+from rlhf_mini.health import check_loss
 from rlhf_mini.language_model import (
     context_length,
     decode_endings,
@@ -48,7 +49,7 @@ from rlhf_mini.run.progress import progress, run_steps
 from rlhf_mini.run.results import measure, metrics_so_far, write_results
 from rlhf_mini.run.settings import adapt_to_model, choose_sizes, fits_context
 from rlhf_mini.run.tasks import ask_panel, given_rankings, make_task, sorted_judgements, split_judgements
-from rlhf_mini.sft import check_loss, mean_loss, train_sft
+from rlhf_mini.sft import mean_loss, train_sft
 
 RANKINGS = "rankings.jsonl"
 SAVE_EVERY = 10  # a run can continue from every tenth iteration of PPO

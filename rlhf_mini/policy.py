@@ -13,7 +13,7 @@ from rlhf_mini import kl
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import hidden_states, in_blocks, lm_logits
-from rlhf_mini.sampling import Rollout, check_finite
+from rlhf_mini.sampling import Rollout
 
 
 class PolicyWithValue(nn.Module):
@@ -61,13 +61,6 @@ def compare_to_reference(policy: nn.Module, reference: nn.Module, rollout: Rollo
     found = in_blocks(compare, rollout.hidden[mask], states_ref, rollout.tokens[mask])  # (N, 3)
     logp_ref, kl_exact, entropy = (unpack(column, mask) for column in found.unbind(1))
     return logp_ref, kl_exact, entropy
-
-
-@torch.no_grad()
-def check_policy(policy: PolicyWithValue, rollout: Rollout, temperature: float) -> None:
-    """Raises: InputError where the policy gives the first ending a log-probability that is not a finite number."""
-    one = rollout.select(torch.zeros(1, dtype=torch.long))
-    check_finite(policy(one, temperature)[0], one.mask)
 
 
 def unpack(x: Tensor, mask: Tensor) -> Tensor:

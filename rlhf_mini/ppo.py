@@ -20,9 +20,10 @@ from rlhf_mini import kl, team
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError, naming
 from rlhf_mini.forward import uses_bf16
+from rlhf_mini.health import check_policy
 from rlhf_mini.kl import live, masked_mean, masked_sum, masked_whiten
 from rlhf_mini.optimisers import clip_gradients
-from rlhf_mini.policy import PolicyWithValue, PPOState, check_policy, compare_to_reference, start_ppo
+from rlhf_mini.policy import PolicyWithValue, PPOState, compare_to_reference, start_ppo
 from rlhf_mini.sampling import Rollout, sample
 
 __all__ = ["PPOState", "PolicyWithValue", "compare_to_reference", "gae", "policy_loss", "ppo_iteration",

@@ -20,12 +20,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 from rlhf_mini import files, tales, team
 from rlhf_mini.batches import token_batches
 from rlhf_mini.checkpoints import ready
-from rlhf_mini.config import require, require_numbers
 from rlhf_mini.errors import InputError, shown
 from rlhf_mini.evaluate import sample_endings
 from rlhf_mini.given import stream, text_stream
 from rlhf_mini.language_model import EOS, PAD, context_length, encode, save_language_model
 from rlhf_mini.optimisers import muon_and_adamw
+from rlhf_mini.require import require, require_numbers
 from rlhf_mini.run.base import note_tales
 from rlhf_mini.run.config import can_be_utf_8
 from rlhf_mini.run.progress import progress

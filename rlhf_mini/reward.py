@@ -15,6 +15,7 @@ from rlhf_mini.config import RewardConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import Dropout
 from rlhf_mini.given import RankedExample, checked_ranking, ranked_examples, text_tuples
+from rlhf_mini.health import check_loss
 from rlhf_mini.optimisers import adamw, clip_gradients, schedule, set_rate
 from rlhf_mini.reward_model import (
     load_reward_model,
@@ -25,7 +26,6 @@ from rlhf_mini.reward_model import (
     score_tokens,
     token_rows,
 )
-from rlhf_mini.sft import check_loss
 
 __all__ = ["bradley_terry_loss", "fit_reward", "load_reward_model", "normalise", "pair_accuracy", "plackett_luce_loss",
            "reward_model_from", "score_rollout", "score_texts", "score_tokens"]

@@ -14,6 +14,7 @@ from rlhf_mini import team
 from rlhf_mini.cache import roomy_cache
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import autocast, lm_logits, trunk_of
+from rlhf_mini.health import check_finite
 from rlhf_mini.kl import full_precision, token_logprobs
 
 
@@ -172,16 +173,6 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
     cumulative = (full_precision(logits) / temperature).softmax(-1).cumsum(-1)
     threshold = uniform[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
-
-
-def check_finite(logp: Tensor, mask: Tensor) -> None:
-    """Raises: InputError naming the first sample whose log-probability is not a finite number."""
-    broken = (~logp.isfinite() & mask).nonzero()
-    if len(broken):
-        row, place = broken[0].tolist()
-        raise InputError(f"token {place + 1} of sample {row + 1} has the log-probability {logp[row, place].item()}: "
-                         "the policy has diverged; lower the learning rate and start from its last good state (or "
-                         "raise a temperature that is near 0)")
 
 
 def best_of_n_index(scores: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from rlhf_mini.config import SFTConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.forward import hidden_states, lm_logits
 from rlhf_mini.given import text_tuples
+from rlhf_mini.health import check_loss
 from rlhf_mini.kl import full_precision
 from rlhf_mini.language_model import context_length, encode_endings, encode_prompts
 from rlhf_mini.optimisers import clip_gradients, muon_and_adamw, schedule, set_rate
@@ -104,9 +104,3 @@ def encode_demonstrations(model: Any, tokenizer: Any, pairs: Iterable[tuple[str,
             raise InputError(f"the demonstration {opening[:60]!r} has {len(prompt) + len(ending)} tokens and the "
                              f"model sees {context}: shorten it")
     return [Example(prompt + ending, len(prompt)) for prompt, ending in zip(prompts, endings, strict=True)]
-
-
-def check_loss(loss: float, step: int, rate: float) -> None:
-    """Raises: InputError where a loss is no finite number, which no later step could repair."""
-    if not math.isfinite(loss):
-        raise InputError(f"the loss is {loss} at step {step} (learning rate {rate:.1e}): lower the learning rate")

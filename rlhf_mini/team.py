@@ -7,22 +7,17 @@ process alone would have made. In a single process every function here returns a
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlhf_mini import console
-from rlhf_mini.errors import InputError, shown, visible
+from rlhf_mini.errors import InputError, shown
 
 if TYPE_CHECKING:  # the command line answers before torch is imported
     from torch import Tensor, nn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-GRACE = 3.0  # seconds that a launcher gets to end the others after the first process has failed
 
 
 def size() -> int:
@@ -81,14 +76,6 @@ def leave() -> None:
 
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def complain(message: str) -> None:
-    """Print one line on stderr. Where all fail alike, the first prints and the launcher ends the others meanwhile."""
-    with contextlib.suppress(InputError):  # which may be what there is to say
-        if not first():
-            time.sleep(GRACE)
-    print("rlhf_mini:", visible(" ".join(message.split())), file=console.safe(sys.stderr), flush=True)
 
 
 def wait() -> None:

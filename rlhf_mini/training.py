@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 from rlhf_mini import kl, team
 from rlhf_mini.batches import shuffled_batches
-from rlhf_mini.config import PPOConfig, require_numbers
+from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError, naming
 from rlhf_mini.forward import hidden_states, in_blocks, lm_logits
 from rlhf_mini.given import text_tuples
+from rlhf_mini.health import check_finite, check_loss, check_policy
 from rlhf_mini.kl import live, masked_mean, masked_sum
 from rlhf_mini.methods import Batch, Method, dpo_loss, group_means
 from rlhf_mini.optimisers import adamw, clip_gradients, schedule, set_rate
-from rlhf_mini.policy import PPOState, check_policy, compare_to_reference
-from rlhf_mini.ppo import PPOIteration, Score, anneal, choose_prompts, rollout_of
-from rlhf_mini.sft import Example, check_loss, encode_demonstrations
+from rlhf_mini.policy import PPOState, compare_to_reference
+from rlhf_mini.ppo import PPOIteration, Score, adapt_kl_coef, anneal, choose_prompts, rollout_of
+from rlhf_mini.require import require_numbers
+from rlhf_mini.sft import Example, encode_demonstrations
 
 
 def train_method(method: Method, state: PPOState, reference: nn.Module, score: Score,
@@ -30,12 +32,13 @@ def train_method(method: Method, state: PPOState, reference: nn.Module, score: S
                  group_size: int = 4) -> Iterator[PPOIteration]:
     """Run the iterations that the state has not done yet: `episodes` endings each, `group_size` for each prompt.
 
-    The state is that of PPO (`start_ppo`); its value head is not used. Yields what `train_ppo` does, without what
-    belongs to a critic, and with the share of groups in which all scores are equal (`flat`).
+    The state is that of PPO (`start_ppo`); its value head is not used, nor are the config's gamma, lam and value
+    settings. Yields what `train_ppo` does but for losses, ratios and what belongs to a critic, and `flat`: the share of
+    groups in which all scores are equal.
     Raises: InputError where the endings are no whole number of groups, the policy diverges or a score is not finite.
     """
-    groups = config.episodes // group_size
-    if group_size < 2 or config.episodes % group_size or groups < config.minibatches:
+    if (type(group_size) is not int or group_size < 2 or config.episodes % group_size
+            or config.episodes // group_size < config.minibatches):
         raise InputError(f"group_size is {group_size} and PPOConfig.episodes {config.episodes}: give a size of at "
                          f"least 2 that divides the episodes into {config.minibatches} groups or more")
     while state.iteration < config.iterations:
@@ -65,20 +68,23 @@ def iterate(method: Method, state: PPOState, reference: nn.Module, score: Score,
 
     state.iteration, state.episodes = number, state.episodes + len(scores)
     deviation = scores - group_means(scores, group)[0]
-    return PPOIteration({
+    stats = {
         "iteration": state.iteration, "episodes": state.episodes,
         "score": scores.mean().item(), "score_std": scores.std(correction=0).item(),
         "reward": batch.reward.mean().item(), "kl": masked_sum(kl_exact, rollout.mask).mean().item(),
         "kl_coef": state.kl_coef, "entropy": masked_mean(entropy, rollout.mask).item(),
         "length": rollout.lengths.float().mean().item(), "ended": rollout.ended.float().mean().item(),
         "flat": (group_means(deviation.abs(), group)[0] == 0).float().mean().item(),
-        "learning_rate": rate, "grad_norm": grad_norm, "seconds": time.perf_counter() - started}, rollout)
+        "learning_rate": rate, "grad_norm": grad_norm, "seconds": time.perf_counter() - started}
+    if config.adaptive:
+        state.kl_coef = adapt_kl_coef(state.kl_coef, stats["kl"], config.kl_target, len(scores), config.kl_horizon)
+    return PPOIteration(stats, rollout)
 
 
 def update(method: Method, state: PPOState, batch: Batch, config: PPOConfig, generator: torch.Generator) -> float:
     """Several epochs of updates on one batch; a group stays together. Returns the mean gradient norm before clipping.
 
-    Raises: InputError where a gradient is not a finite number; the policy is then left as it was.
+    Raises: InputError where a log-probability or a gradient is not a finite number; the policy is then left as it was.
     """
     advantages, norms = method.advantages(batch), []
     members = torch.arange(len(batch.score), device=batch.score.device).view(-1, int((batch.group == 0).sum()))
@@ -87,6 +93,7 @@ def update(method: Method, state: PPOState, batch: Batch, config: PPOConfig, gen
             rows = members[team.share(groups)].flatten()
             part = batch.select(rows)
             logp = state.policy(part.rollout, config.temperature)[0]
+            check_finite(logp, part.rollout.mask)
             state.optimizer.zero_grad()
             method.loss(logp, part, advantages[rows]).backward()
             norms.append(clip_gradients(state.policy, config.max_grad_norm, state.iteration + 1,
@@ -125,6 +132,9 @@ def train_dpo(model: Any, reference: Any, tokenizer: Any, pairs: Iterable[tuple[
     Raises: InputError where there are no pairs, or one is not three texts or does not fit into the context.
     """
     read = text_tuples("pairs", pairs, "prompt", "chosen", "rejected")
+    if not read:
+        raise InputError("there are no pairs: give at least one (prompt, chosen, rejected)")
+    team.check_share(config.batch_size, "DPOConfig.batch_size")
     sides = [encode_demonstrations(model, tokenizer, [(pair[0], pair[side]) for pair in read]) for side in (1, 2)]
     with torch.no_grad():
         known = [torch.cat([ending_logprobs(reference, side[i:i + 256], config.temperature)

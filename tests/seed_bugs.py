@@ -101,6 +101,10 @@ BUGS += [
              "whitened = -masked_whiten(advantages, rollout.mask)", "00_the_map", "06_ppo_with_kl"),
     *numeric("a nat costs half its price", "penalty = -kl_coef *", "penalty = -0.5 * kl_coef *",
              "05_ppo_from_parts"),
+    *numeric("DPO pays twice for a nat", "implicit = batch.kl_coef * masked_sum(",
+             "implicit = 2 * batch.kl_coef * masked_sum(", "11_one_objective_six_optimisers"),
+    *numeric("RLOO pays nothing for a nat", '"RLOO": Method(lambda batch: rloo_advantages(batch.reward,',
+             '"RLOO": Method(lambda batch: rloo_advantages(batch.score,', "11_one_objective_six_optimisers"),
     *numeric("the value loss is twice as large", "losses = 0.5 * torch.maximum(", "losses = 1.0 * torch.maximum(",
              "09_metrics"),
 ]

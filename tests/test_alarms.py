@@ -10,7 +10,7 @@ import pytest
 from stages import KEPT, thinned
 
 from rlhf_mini.errors import InputError
-from rlhf_mini.teaching.alarms import first_alarms, first_apart, in_order, late, seed_histories
+from rlhf_mini.teaching.alarms import first_alarms, first_apart, in_order, late_over_seeds, seed_histories
 
 RUN = Path(__file__).parent.parent / "assets" / "run-3" / "history.jsonl"
 
@@ -41,7 +41,7 @@ def test_arms_are_apart_where_means_of_three_differ_by_more_than_their_errors() 
 
 def test_the_late_mean_has_the_standard_error_over_seeds() -> None:
     histories = {seed: arms({"kl": [99.0] * 3 + [float(seed)] * 2}, {}) for seed in (1, 2, 3)}
-    found = late(histories, "ppo_no_kl", "kl", last=2)
+    found = late_over_seeds(histories, "ppo_no_kl", "kl", last=2)
     assert found.value == pytest.approx(2) and found.error == pytest.approx(3**-0.5)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_mini import console, rankings, team
+from rlhf_mini import cli, console, rankings, team
 from rlhf_mini.errors import InputError
 from rlhf_mini.run.progress import progress
 
@@ -83,7 +83,7 @@ def test_a_closed_stderr_does_not_stop_the_steps(terminal: bool, monkeypatch: py
     for stream in (Closed(terminal), None):
         monkeypatch.setattr(sys, "stderr", stream)
         assert list(progress(range(5), 5, "work", str)) == list(range(5))
-        team.complain("something")
+        cli.complain("something")
 
 
 def test_streams_are_as_before_after_the_block() -> None:
@@ -94,7 +94,7 @@ def test_streams_are_as_before_after_the_block() -> None:
 
 
 def test_complaints_are_one_line_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
-    team.complain("no file\n\x1b[2Jname\u2028.jsonl")
+    cli.complain("no file\n\x1b[2Jname\u2028.jsonl")
     assert capsys.readouterr().err == "rlhf_mini: no file \\x1b[2Jname .jsonl\n"
 
 
@@ -103,10 +103,10 @@ def test_a_half_set_launcher_gets_one_line(name: str, value: str, monkeypatch: p
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv(name, value)
-    monkeypatch.setattr(team, "GRACE", 0)
+    monkeypatch.setattr(cli, "GRACE", 0)
     with pytest.raises(InputError, match="torchrun"):
         team.join()
-    team.complain("this can be said")
+    cli.complain("this can be said")
 
 
 def test_bad_settings_of_progress_bars_are_forgotten(folder: Path) -> None:

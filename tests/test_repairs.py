@@ -12,7 +12,8 @@ import judges
 import pytest
 import repairs
 import torch
-from finished_run import leave_run, shrink_tasks
+import workbench
+from finished_run import make_run, shrink_constants
 from judges import COMBINED, MEMBERS, Combined, Heads, disagreement, slope_of, standard, without_length
 from stages import FinishedRun
 from torch import Tensor
@@ -37,8 +38,9 @@ QUICK = repairs.Sizes(seeds=(3,), iterations=2, episodes=8, samples=12, stories=
 def start(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What a finished run leaves, with models that know nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        shrink_tasks(patch)
-        yield FinishedRun.open(leave_run(tmp_path_factory.mktemp("run")))
+        shrink_constants(patch)
+        patch.setattr(workbench, "DEMONSTRATIONS", 50)  # every part writes them
+        yield FinishedRun.open(make_run(tmp_path_factory.mktemp("run")))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import sweep
 import torch
-from finished_run import leave_run, shrink_tasks
+import workbench
+from finished_run import make_run, shrink_constants
 from keeping import rounded
 from rounds import counted
 from stages import FinishedRun
@@ -32,14 +33,14 @@ QUICK = sweep.Sizes(seeds=(3, 4), coefficients=(0.0, 0.15), again=(0.0,), iterat
 def small() -> Any:
     """Sizes that a test can afford."""
     with pytest.MonkeyPatch.context() as patch:
-        shrink_tasks(patch)
+        shrink_constants(patch)
+        patch.setattr(workbench, "DEMONSTRATIONS", 50)  # every part writes them
         yield
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a finished run leaves, with models that know nothing."""
-    return leave_run(tmp_path_factory.mktemp("run"))
+    return make_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

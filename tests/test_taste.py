@@ -1,4 +1,4 @@
-"""A taste of one: judgements, the fit, the blind test and its interval, and the recording of five seeds."""
+"""A taste of one: judgements, the fit, the blind test and its interval, and the recording."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from rlhf_mini.language_model import encode_endings, encode_prompts, pad_id
 from rlhf_mini.rankings import Ranking, RankingSession, RankingStore, to_pairs
 from rlhf_mini.reward import pair_accuracy, reward_model_from, score_rollout, score_texts
 from rlhf_mini.sampling import Rollout, sample
+from rlhf_mini.teaching.measured import Measured
 from rlhf_mini.teaching.taste import (
     SIMULATED_TASTES,
     TASTE_FIT,
@@ -33,6 +34,7 @@ from rlhf_mini.teaching.taste import (
     Outcome,
     blind_pairs,
     learn_taste,
+    openings_needed,
     ratings_on_own_scale,
     score_by_text,
     shift,
@@ -78,6 +80,21 @@ def test_the_interval_holds_the_rate_keeps_within_0_and_1_and_mirrors(wins: int,
 def test_no_pairs_no_interval(counts: tuple[int, int, int]) -> None:
     with pytest.raises(InputError, match="judge at least one pair"):
         win_rate(*counts)
+
+
+# --- how long an exam is ----------------------------------------------------------------------------------------
+
+
+def test_the_openings_that_an_exam_needs_by_hand() -> None:
+    # a gap of 2 errors needs hardly fewer than the 9 openings that there are; half of it, four times as many
+    assert openings_needed(Measured(0.0, 0.1), 9, 0.2) == 9
+    assert openings_needed(Measured(0.0, 0.1), 9, 0.1) == 35  # 9 * 1.959964^2 = 34.6
+    assert openings_needed(Measured(-0.5, 0.1), 9, -0.2) == 9  # 0.196^2 / 0.2^2 = 0.9604, times 9 is 8.64
+
+
+def test_no_exam_is_long_enough_for_a_gap_of_nothing() -> None:
+    with pytest.raises(InputError, match="endless exam"):
+        openings_needed(Measured(0.1, 0.1), 9, 0.0)
 
 
 # --- blind pairs ------------------------------------------------------------------------------------------------
@@ -329,35 +346,69 @@ def test_a_text_longer_than_the_context_is_judged_by_its_beginning(panels: tuple
 
 # --- the recording ----------------------------------------------------------------------------------------------
 
-QUICK = recorded.Settings(judged=8, held_out=2, normalise_on=16, samples=16, pairs=4, prompts=16, demonstrations=64,
+QUICK = recorded.Settings(judged=6, exam=3, normalise_on=16, samples=16, pairs=4, prompts=16, demonstrations=64,
                           fit=replace(TASTE_FIT, epochs=1), ppo=PPOConfig(iterations=1, episodes=8),
                           other=SFTConfig(steps=2))
 
 
-def test_the_cases_are_each_taste_in_each_seed_and_three_other_roads_in_the_first() -> None:
-    cases = recorded.cases(["gloomy"], [0, 1])
-    assert [(case.seed, case.judged, case.checkpoint) for case in cases.values()] == [
-        (0, "rankings", "run"), (1, "rankings", "run"), (0, "ratings", "run"), (0, "rankings", "small GPT-2"),
-        (0, "nothing", "run")]
-    assert list(cases)[3] == "gloomy-0-rankings-small-GPT-2"
+def test_the_cases_are_each_taste_in_each_seed_its_control_and_another_checkpoint() -> None:
+    cases = recorded.cases(["stern", "gloomy"], [0, 1])
+    both = ("stern", "gloomy")
+    assert [(case.tastes, case.seed, case.judged, case.checkpoint) for case in cases.values()] == [
+        (("stern",), 0, "rankings", "run"), (("stern",), 1, "rankings", "run"),
+        (("gloomy",), 0, "rankings", "run"), (("gloomy",), 1, "rankings", "run"),
+        (both, 0, "nothing, turned", "run"), (both, 1, "nothing, turned", "run"),
+        (("stern",), 0, "rankings", "small GPT-2")]
+    assert list(cases)[-1] == "stern-0-rankings-small-GPT-2"
 
 
-def test_every_case_is_recorded_from_judgements_to_blind_pairs(tmp_path: Path,
+@pytest.fixture(scope="module")
+def run() -> FinishedRun:
+    return FinishedRun.open(ROOT / "assets" / "run-3")
+
+
+def test_every_case_is_recorded_from_judgements_to_blind_pairs(run: FinishedRun, tmp_path: Path,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    run = FinishedRun.open(ROOT / "assets" / "run-3")
     # after two steps from nothing all endings are equally bad, which has no standard deviation
     monkeypatch.setattr(recorded, "storyteller_from_nothing", lambda _: run.sft)
-    rows = {part: recorded.make(case, run, QUICK) for part, case in recorded.cases(["gloomy"], [0]).items()}
-    recorded.gather(rows, run, QUICK, tmp_path / "taste.json")
+    parts = {part: recorded.make(case, run, QUICK) for part, case in recorded.cases(["bittersweet"], [0]).items()}
+    recorded.gather(parts, run, QUICK, tmp_path / "taste.json")
     found = json.loads((tmp_path / "taste.json").read_text())
     assert found["run"] == 3 and found["settings"]["ppo"]["iterations"] == 1
     assert [(row["judged"], row["checkpoint"]) for row in found["results"]] == [
-        ("rankings", "run"), ("ratings", "run"), ("rankings", "small GPT-2"), ("nothing", "run")]
+        ("rankings", "run"), ("nothing, turned", "run"), ("rankings", "small GPT-2")]
     for row in found["results"]:
         assert row["wins"] + row["losses"] + row["ties"] == 4
         assert row["low"] < row["rate"] < row["high"]
         assert row["shift"] == pytest.approx((row["mean_after"] - row["mean_before"]) / row["sd_before"], abs=1e-3)
-    assert "accuracy" in found["results"][0] and "accuracy" not in found["results"][-1]
+        assert ("exam" in row) == (not row["judged"].startswith("nothing"))
+
+
+def test_the_exam_of_the_panels_model_turned_is_what_its_own_leaves(run: FinishedRun) -> None:
+    annotator = SIMULATED_TASTES["gloomy"]
+    pairs = to_pairs(recorded.judgements(run.sft, annotator, 0, QUICK))
+    found = recorded.exam(run.reward_model, run.reward_model, pairs)
+    assert found["learnt"]["value"] + found["turned"]["value"] == pytest.approx(1)
+    assert found["more"]["value"] == pytest.approx(found["learnt"]["value"] - found["turned"]["value"])
+    assert found["learnt"]["value"] == pytest.approx(run.reward_model.accuracy(pairs))
+
+
+def test_a_control_is_one_policy_that_follows_the_turned_scores_measured_with_each_taste(
+        run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = []
+
+    def stay(writer: Any, score: Any, *_: Any) -> Any:
+        followed.append(score)
+        return writer
+
+    monkeypatch.setattr(recorded, "follow", stay)
+    case = recorded.Case(("bittersweet", "gloomy"), 0, recorded.TURNED, "run")
+    rows = recorded.make(case, run, QUICK)
+    assert [row["taste"] for row in rows] == ["bittersweet", "gloomy"]
+    panels = run.reward_model
+    rollout = sampled(run.sft.model, run.sft.tokenizer)
+    read = score_by_text(panels.model, panels.tokenizer, run.sft.tokenizer)
+    assert len(followed) == 1 and torch.equal(followed[0](rollout), -read(rollout))
 
 
 def test_the_other_checkpoint_is_a_gpt2_of_another_shape_with_another_vocabulary() -> None:

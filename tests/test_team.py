@@ -59,7 +59,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tor
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.faults)])
 def test_processes_do_what_one_does(processes: int, alone: tuple[Path, dict[str, torch.Tensor]]) -> None:
-    """Ten endings in two minibatches are uneven shares for 2 and for 3."""
+    """Ten endings in two minibatches are uneven shares for 2 and for 3; of two groups, a third process has none."""
     folder, expected = alone
     done = start(processes, PROGRAM, folder)
     assert done.returncode == 0, done.stderr

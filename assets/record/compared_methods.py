@@ -7,7 +7,7 @@ The first recording tunes the learning rates on one seed; the second compares th
 rate that won.
 
     METHOD/RATE             a method at a learning rate
-    SEED/METHOD/KL_COEF     a method at a price
+    SEED/METHOD/KL_COEF     a method at a price; GRPO's variants at the first price alone
     SEED/best_of_n          the best of 1, 2, 4, ... by the reward model
     SEED/coherence/SIZE     GRPO with a program as the reward: the reader says whether an ending is coherent
 
@@ -91,7 +91,8 @@ def parts(sizes: Sizes) -> dict[str, tuple[str, ...]]:
     names = []
     for seed in sizes.seeds:
         names += [f"{seed}/best_of_n", *(f"{seed}/coherence/{size}" for size in sizes.program_groups)]
-        names += [f"{seed}/{method}/{kl_coef:g}" for kl_coef in sizes.coefficients for method in (PPO, *TRAINED, DPO)]
+        names += [f"{seed}/{method}/{kl_coef:g}" for kl_coef in sizes.coefficients for method in TUNED]
+        names += [f"{seed}/{method}/{sizes.coefficients[0]:g}" for method in VARIANTS]
     return dict.fromkeys(names, ())
 
 

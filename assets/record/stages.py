@@ -79,6 +79,10 @@ class RewardModel:
         """Scores (N,) of endings, each read as its model left it, with its end or without."""
         return score_texts(self.model, self.tokenizer, samples.prompts, samples.endings, samples.ended).double()
 
+    def margins(self, pairs: Sequence[tuple[str, str, str]]) -> Tensor:
+        """The score of the chosen ending less that of the rejected one (N,), of pairs (prompt, chosen, rejected)."""
+        return pair_accuracy(self.model, self.tokenizer, pairs)[1]
+
     def accuracy(self, pairs: Sequence[tuple[str, str, str]]) -> float:
         """The share of pairs (prompt, chosen, rejected) that it puts in the right order."""
         return float(pair_accuracy(self.model, self.tokenizer, pairs)[0])

@@ -1,10 +1,13 @@
-"""Can forty judgements move the storyteller? Five seeds of a simulated taste, and the same by other roads.
+"""Can thirty judgements move the storyteller, and is it the judgements that do it? Three seeds of two simulated tastes.
 
-Every case judges 40 openings, fits the panel's reward model further to 30 of them, runs PPO with the default penalty,
-and measures on held-out openings how far the taste has moved, in its own standard deviations; then twenty blind pairs.
-Besides rankings by each taste in each seed there are, in the first seed: ratings in place of rankings; another
-checkpoint, with a tokenizer of its own, which follows the same judgements (a small GPT-2 that is fine-tuned on tales
-from nothing); and nothing judged at all, so that PPO follows the panel. A part is one case.
+Every case judges 30 openings, fits the panel's reward model further to them, runs PPO with the default penalty, and
+measures on held-out openings how far the taste has moved, in its own standard deviations; then twenty blind pairs. On
+an exam of 160 more openings the learnt model meets the panel's with its sign turned, which has learnt nothing. Of the
+two tastes, one is much like the panel's with its sign turned. In each seed there is a control, measured with both
+tastes: PPO with the panel's scores turned. And in the first seed another checkpoint, with a tokenizer of its own,
+follows the first taste's judgements (a small GPT-2 that is fine-tuned on tales from nothing). A part is one case.
+
+The sizes are such that all cases take a quarter of an hour of one core that is idle, and half an hour of a busy one.
 
     make record ONLY=taste
 """
@@ -29,6 +32,7 @@ from rlhf_mini.rankings import Ranking, RankingSession, to_pairs
 from rlhf_mini.run.tasks import seed_for, simulate_judging
 from rlhf_mini.sft import train_sft
 from rlhf_mini.tales import Annotator
+from rlhf_mini.teaching.measured import difference, mean_error
 from rlhf_mini.teaching.taste import (
     SIMULATED_TASTES,
     TASTE_FIT,
@@ -41,9 +45,10 @@ from rlhf_mini.teaching.taste import (
     win_rate,
 )
 
-SEEDS = (0, 1, 2, 3, 4)
-TASTES = ("gloomy",)  # the one that is furthest from the panel
+SEEDS = (0, 1, 2)
+TASTES = ("bittersweet", "gloomy")  # gloomy is nearly the panel's with its sign turned
 ATTRIBUTES = ("kindness", "mood", "vividness", "speech", "length")
+TURNED = "nothing, turned"
 SMALL_NAME = "small GPT-2"
 SMALL = {"n_layer": 3, "n_head": 4, "n_embd": 96, "n_positions": 160, "seed": 8}  # the other checkpoint
 
@@ -52,24 +57,24 @@ SMALL = {"n_layer": 3, "n_head": 4, "n_embd": 96, "n_positions": 160, "seed": 8}
 class Settings:
     """Sizes and settings of every case."""
 
-    judged: int = 40
-    held_out: int = 10  # of the judged openings, kept from the reward model
-    normalise_on: int = 512
-    samples: int = 512  # endings per evaluation, on openings that nobody has seen
+    judged: int = 30  # openings that the reward model learns from
+    exam: int = 160  # openings whose judgements are kept from it: a gap of 5 points is two standard errors
+    normalise_on: int = 384
+    samples: int = 256  # endings per evaluation, on openings that nobody has seen
     pairs: int = 20
     prompts: int = 1024  # that PPO practises on
     demonstrations: int = 16_000  # that the other checkpoint learns from, several times each
     fit: RewardConfig = TASTE_FIT
-    ppo: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=25))
+    ppo: PPOConfig = field(default_factory=lambda: PPOConfig(iterations=16, episodes=96))
     other: SFTConfig = field(default_factory=lambda: SFTConfig(steps=1000, learning_rate=5e-3))
 
 
 class Case(NamedTuple):
-    """What one line of results is about."""
+    """What one part is about."""
 
-    taste: str
+    tastes: tuple[str, ...]  # the one that judges; without judgements, those that it is measured with
     seed: int
-    judged: str  # by rankings, by ratings, or nothing
+    judged: str  # by rankings; or nothing, while PPO follows the panel's scores turned
     checkpoint: str  # what tells the tales
 
 
@@ -80,57 +85,64 @@ def settings_of(settings: Settings) -> dict[str, Any]:
 
 def cases(tastes: Sequence[str] = TASTES, seeds: Sequence[int] = SEEDS) -> dict[str, Case]:
     """What is recorded, in this order, by the names of the parts."""
-    first, seed = tastes[0], seeds[0]
-    found = [*(Case(taste, number, "rankings", "run") for taste in tastes for number in seeds),
-             Case(first, seed, "ratings", "run"), Case(first, seed, "rankings", SMALL_NAME),
-             *(Case(taste, seed, "nothing", "run") for taste in tastes)]
-    return {"-".join(map(str, case)).replace(" ", "-"): case for case in found}
+    found = [*(Case((taste,), number, "rankings", "run") for taste in tastes for number in seeds),
+             *(Case(tuple(tastes), number, TURNED, "run") for number in seeds),
+             Case((tastes[0],), seeds[0], "rankings", SMALL_NAME)]
+    return {f"{'+'.join(case.tastes)}-{case.seed}-{case.judged}-{case.checkpoint}".replace(" ", "-"): case
+            for case in found}
 
 
-def make(case: Case, run: FinishedRun, settings: Settings) -> dict[str, Any]:
-    """One case from judgements to blind pairs; the endings that are judged are always the run's own."""
+def make(case: Case, run: FinishedRun, settings: Settings) -> list[dict[str, Any]]:
+    """One case from judgements to blind pairs, a row for each taste; what is judged is always the run's own."""
     writer = run.sft if case.checkpoint == "run" else storyteller_from_nothing(settings)
-    annotator, panels = SIMULATED_TASTES[case.taste], run.reward_model
-    model, found = panels.model, dict[str, float]()
-    if case.judged != "nothing":
-        records = judgements(run.sft, annotator, case.seed, settings, ratings=case.judged == "ratings")
-        model, found = learnt(run.sft, panels, records, case.seed, settings)
-    score = score_by_text(model, panels.tokenizer, writer.tokenizer)
-    policy = follow(writer, score, case.seed, settings)
-    return {**case._asdict(), **found, **measured(writer, policy, annotator, case.seed, settings)}
+    model, sign, found = run.reward_model.model, -1, dict[str, Any]()
+    if case.judged != TURNED:
+        records = judgements(run.sft, SIMULATED_TASTES[case.tastes[0]], case.seed, settings)
+        (model, found), sign = learnt(run.sft, run.reward_model, records, case.seed, settings), 1
+    read = score_by_text(model, run.reward_model.tokenizer, writer.tokenizer)
+    policy = follow(writer, lambda rollout: sign * read(rollout), case.seed, settings)
+    return [{"taste": taste, "seed": case.seed, "judged": case.judged, "checkpoint": case.checkpoint, **found,
+             **measured(writer, policy, SIMULATED_TASTES[taste], case.seed, settings)} for taste in case.tastes]
 
 
 def gather(results: Mapping[str, Any], run: FinishedRun, settings: Settings, out: Path) -> None:
     """All cases as one file."""
-    write(out, rounded({"run": run.seed, "settings": asdict(settings), "results": list(results.values())}))
+    rows = [row for rows in results.values() for row in rows]
+    write(out, rounded({"run": run.seed, "settings": asdict(settings), "results": rows}))
 
 
 # --- one case ---------------------------------------------------------------------------------------------------
 
 
-def judgements(sft: Storyteller, annotator: Annotator, seed: int, settings: Settings, ratings: bool) -> list[Ranking]:
+def judgements(sft: Storyteller, annotator: Annotator, seed: int, settings: Settings) -> list[Ranking]:
     """What a simulated taste says of endings of this storyteller."""
-    openings = tales.openings(settings.judged, seed_for(seed, "openings to judge"), "train")
+    openings = tales.openings(settings.judged + settings.exam, seed_for(seed, "openings to judge"), "train")
     items = taste_items(sft.model, sft.tokenizer, openings, seed=seed_for(seed, "endings to judge"))
-    scale = None
-    if ratings:
-        prompts, endings = zip(*((prompt, ending) for prompt, four in items for ending in four), strict=True)
-        known = utilities(annotator, prompts, endings)
-        scale = (known.mean().item(), known.std().item())
-    return simulate_judging(RankingSession(items, annotator.name, seed=seed, simulated=True), annotator, seed, scale)
+    return simulate_judging(RankingSession(items, annotator.name, seed=seed, simulated=True), annotator, seed)
 
 
 def learnt(sft: Storyteller, panels: RewardModel, records: Sequence[Ranking], seed: int,
-           settings: Settings) -> tuple[Any, dict[str, float]]:
-    """The reward model fitted to all but the last judgements, and how well it, and the panel's, foresee those."""
-    train, test = records[:-settings.held_out], to_pairs(records[-settings.held_out:])
+           settings: Settings) -> tuple[Any, dict[str, Any]]:
+    """The reward model fitted to the first judgements, and its exam on the others."""
+    train, test = records[:settings.judged], to_pairs(records[settings.judged:])
     prompts = tales.openings(settings.normalise_on, seed_for(seed, "normalise"), "train")
     usual = sft.endings(prompts, seed_for(seed, "endings to normalise on"))
     config = replace(settings.fit, seed=seed_for(seed, "taste"))
     model = learn_taste(panels.model, panels.tokenizer, train, prompts, usual.endings, config)
-    return model, {"accuracy": RewardModel(model, panels.tokenizer).accuracy(test),
-                   "accuracy_of_panel": panels.accuracy(test),
-                   "pairs_train": len(to_pairs(train)), "pairs_test": len(test)}
+    return model, {"pairs_train": len(to_pairs(train)), "pairs_test": len(test),
+                   "exam": exam(RewardModel(model, panels.tokenizer), panels, test)}
+
+
+def exam(mine: RewardModel, panels: RewardModel, pairs: Sequence[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
+    """The share of pairs that a learnt model puts in the right order, and the panel's with its sign turned.
+
+    Units: shares; errors are standard errors over openings, that of `more` of the paired difference.
+    """
+    opening = [prompt for prompt, *_ in pairs]
+    right = (mine.margins(pairs) > 0).double()
+    turned = (panels.margins(pairs) < 0).double()
+    return {"learnt": asdict(mean_error(right, opening)), "turned": asdict(mean_error(turned, opening)),
+            "more": asdict(difference(right, turned, opening))}
 
 
 def follow(writer: Storyteller, score: Score, seed: int, settings: Settings) -> Storyteller:

@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf_mini.config import (
-    PPOConfig,
-    RewardConfig,
-    SFTConfig,
-    change,
-    python_value,
-    require,
-    require_flags,
-    require_numbers,
-)
+from rlhf_mini.config import PPOConfig, RewardConfig, SFTConfig
+from rlhf_mini.require import change, python_value, require, require_flags, require_numbers
 from rlhf_mini.texts import listed
 
 

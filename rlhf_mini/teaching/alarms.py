@@ -49,7 +49,7 @@ def first_apart(histories: Histories, keys: Sequence[str], errors: float = 4.0,
             for seed, arms in histories.items()}
 
 
-def late(histories: Histories, arm: str, key: str, form: str = "", last: int = 10) -> Measured:
+def late_over_seeds(histories: Histories, arm: str, key: str, form: str = "", last: int = 10) -> Measured:
     """The mean over the last iterations, and the standard error over seeds: what another seed would change."""
     return mean_error([np.mean(_column(arms[arm], key)[-last:]) for arms in histories.values()], form=form)
 

@@ -74,7 +74,7 @@ def at_kl(seed: Recorded, method: str, nats: float, key: str) -> float:
     """A figure of a method at this KL: on straight lines between the fine-tuned model and the prices recorded."""
     start = seed["best_of_n"][0]
     points = sorted([(0.0, start[key.removesuffix("_mean")]), *((at["kl"], at[key]) for at in seed[method].values())])
-    return float(np.interp(nats, *zip(*points, strict=True)))
+    return float(np.interp(nats, [kl for kl, _ in points], [value for _, value in points]))
 
 
 @picture

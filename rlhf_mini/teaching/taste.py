@@ -35,12 +35,13 @@ from rlhf_mini.run.tasks import ratings_on_own_scale as ratings_on_own_scale
 from rlhf_mini.run.tasks import simulate_judging as simulate_judging
 from rlhf_mini.sampling import Rollout
 from rlhf_mini.tales import Annotator
+from rlhf_mini.teaching.measured import Measured
 from rlhf_mini.texts import texts
 
 # None of these is on the panel, whose five annotators all like kind deeds and glad endings.
 SIMULATED_TASTES = {
-    "gloomy": Annotator("simulated-gloomy", (("mood", -1.2),)),
     "bittersweet": Annotator("simulated-bittersweet", (("kindness", 0.7), ("mood", -1.2))),
+    "gloomy": Annotator("simulated-gloomy", (("mood", -1.2),)),
     "stern": Annotator("simulated-stern", (("kindness", -0.8),)),
 }
 TASTE_FIT = RewardConfig(epochs=10, batch_size=10, learning_rate=5e-2, dropout=0.0)  # fits the head alone
@@ -106,6 +107,17 @@ def score_by_text(reward_model: PreTrainedModel, reward_tokenizer: Any, tokenize
 
 
 # --- did it work? -----------------------------------------------------------------------------------------------
+
+
+def openings_needed(found: Measured, openings: int, gap: float) -> int:
+    """How many openings an exam needs so that a true gap lies 1.96 standard errors from zero.
+
+    Then it points the wrong way once in forty times. `found` is a paired difference and its error over `openings`; the
+    error falls with the square root of their number. Units: `gap` as `found`. Raises: InputError for a gap of zero.
+    """
+    if not gap:
+        raise InputError("a gap of 0 would need an endless exam: give the difference that it has to tell from zero")
+    return math.ceil(openings * (Z_95 * found.error / gap) ** 2)
 
 
 def utilities(annotator: Annotator, prompts: Sequence[str], endings: Sequence[str]) -> Tensor:

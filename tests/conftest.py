@@ -26,7 +26,7 @@ from rlhf_mini.pretrain import new_language_model, train_tokenizer
 
 # Shared first, after the notebooks: then no worker is left alone with a long file at the end.
 LONG = {"test_browser.py", "test_cli.py", "test_compared_methods.py", "test_enumeration.py", "test_methods.py",
-        "test_pipeline.py", "test_readme.py", "test_sweep.py", "test_tales.py", "test_taste.py"}
+        "test_pipeline.py", "test_readme.py", "test_repairs.py", "test_sweep.py", "test_tales.py", "test_taste.py"}
 
 TEXTS = [f"{opening} {ending}" for opening in OPENINGS for ending in ENDINGS]
 

@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from keeping import read, rounded, write
 from stages import FinishedRun, history_of, loop_of, ppo
-from sweep import facts, picked
+from sweep import picked
 from torch import Tensor
 from torch.nn.functional import softplus
+from workbench import facts
 
 from rlhf_mini import rankings
 from rlhf_mini.config import PPOConfig

@@ -17,6 +17,7 @@ import compared_methods
 import label_efficiency
 import matplotlib
 import matplotlib.pyplot as plt
+import repairs
 import sweep
 import taste
 from freshness import code_cells
@@ -130,7 +131,7 @@ def opened() -> FinishedRun:
 def experiments() -> list[Recording]:
     """What 04, 07, 08 and 11 draw."""
     sizes, settings, cases = sweep.Sizes(), taste.Settings(), taste.cases()
-    methods = compared_methods.Sizes()
+    methods, repaired = compared_methods.Sizes(), repairs.Sizes()
     labels = Path("assets/label_efficiency.json")
     return [
         Recording("label_efficiency", (str(labels), str(labels.with_suffix(".png"))),
@@ -138,9 +139,12 @@ def experiments() -> list[Recording]:
                   lambda part, work: label_efficiency.make(part, opened()),
                   lambda found: label_efficiency.gather(found, opened(), labels),
                   gather_reads=(f"{RUN}/metrics.json",)),
-        Recording("sweep", ("assets/sweep.json",), (*MODELS, f"{RUN}/rankings.jsonl"), sweep.settings(sizes),
-                  sweep.parts(sizes), lambda part, work: sweep.make(part, work, opened(), sizes),
+        Recording("sweep", ("assets/sweep.json",), (BASE, RUN), sweep.settings(sizes), sweep.parts(sizes),
+                  lambda part, work: sweep.make(part, work, run_of, sizes),
                   lambda found: sweep.gather(found, Path("assets/sweep.json"))),
+        Recording("repairs", ("assets/repairs.json",), (BASE, RUN), repairs.settings(repaired),
+                  repairs.parts(repaired), lambda part, work: repairs.make(part, work, run_of, repaired),
+                  lambda found: repairs.gather(found, repaired, Path("assets/repairs.json"))),
         Recording("taste", ("assets/taste.json",), MODELS, taste.settings_of(settings), dict.fromkeys(cases, ()),
                   lambda part, work: taste.make(cases[part], opened(), settings),
                   lambda found: taste.gather(found, opened(), settings, Path("assets/taste.json"))),

@@ -51,14 +51,14 @@ TENSORS = [name for name in CHECKS if name != "adapt_kl_coef"]  # who returns a 
 
 @pytest.fixture
 def line(capsys: pytest.CaptureFixture[str]) -> Function:
-    """Run a check and return what it printed: one line, whatever the function does."""
-    def printed(check: Function, function: Any) -> str:
-        assert check(function) is None
-        output = capsys.readouterr()
-        assert output.err == "" and output.out.count("\n") == 1 and output.out.endswith("\n")
-        assert "Traceback" not in output.out
-        return output.out.strip()
-    return printed
+    """Run a check and return what it says: one line, whatever the function does."""
+    def said(check: Function, function: Any) -> str:
+        result = check(function)
+        assert capsys.readouterr().err == ""
+        assert "\n" not in str(result) and "Traceback" not in str(result)
+        assert result.points in (0, 1, 2) and bool(result.reasons) == (result.points < 2)
+        return str(result)
+    return said
 
 
 # --- right answers ----------------------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
-"""Checks for the exercises of the notebooks: each calls your function on small cases and prints what it found.
+"""Checks for the exercises of the notebooks: each calls your function on small cases and returns what it found.
 
-`diagnose` runs a check, `calling` calls the student's function, `compare` compares answers, and `exercise` says what an
-exercise is. The other modules hold the exercises: their cases and the usual wrong answers.
+The result prints as one line; it has `.points` (2, 1 or 0), `.reasons` and `.to_dict()`. `keep` writes an accepted
+function to a file, from which a later notebook takes it.
+
+`diagnose` runs a check, `plain` one whose answer is no tensor, `calling` calls the student's function, `compare`
+compares answers, and `exercise` says what an exercise is. The other modules hold the exercises: their cases and the
+usual wrong answers.
 """
 
 from rlhf_mini.checks.advantages import check_gae
@@ -11,6 +15,7 @@ from rlhf_mini.checks.groups import (
     check_implicit_reward,
     check_rloo_advantages,
 )
+from rlhf_mini.checks.keep import keep, kept
 from rlhf_mini.checks.kl_terms import check_k3, check_shaped_rewards
 from rlhf_mini.checks.preferences import check_pair_loss, check_plackett_luce
 from rlhf_mini.checks.scales import check_adapt_kl_coef, check_whiten
@@ -19,4 +24,4 @@ from rlhf_mini.checks.tokens import check_sft_loss, check_token_logprobs
 
 __all__ = ["check_adapt_kl_coef", "check_dpo_loss", "check_gae", "check_grpo_advantages", "check_implicit_reward",
            "check_k3", "check_pair_loss", "check_plackett_luce", "check_policy_loss", "check_rloo_advantages",
-           "check_sft_loss", "check_shaped_rewards", "check_token_logprobs", "check_whiten"]
+           "check_sft_loss", "check_shaped_rewards", "check_token_logprobs", "check_whiten", "keep", "kept"]

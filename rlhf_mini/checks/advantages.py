@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from rlhf_mini.checks.diagnose import check
-from rlhf_mini.checks.exercise import FULL, MASK, Exercise
+from rlhf_mini.checks.exercise import FULL, MASK, Exercise, Result
 from rlhf_mini.kl import masked_whiten
 from rlhf_mini.ppo import gae
 
 Pair = tuple[Tensor, Tensor]
 
 
-def check_gae(function: Any) -> None:
+def check_gae(function: Any) -> Result:
     """Check f(rewards, values, mask, gamma, lam): advantages and returns, both 0 where masked."""
-    check(GAE, function)
+    return check(GAE, function)
 
 
 def next_values(values: Tensor, mask: Tensor) -> Tensor:

@@ -18,20 +18,19 @@ from torch import Tensor
 
 from rlhf_mini.checks.calling import answer, answers, exception_line, student_answers
 from rlhf_mini.checks.compare import Answers, Case, at_live, differs, live_slots, located, same, shapes
-from rlhf_mini.checks.exercise import Exercise, Verdict
+from rlhf_mini.checks.exercise import Exercise, Result, Verdict
 
 
-def check(exercise: Exercise, function: Any) -> None:
-    """Print one line: not attempted yet, correct, or what is wrong."""
+def check(exercise: Exercise, function: Any) -> Result:
+    """Not attempted yet, correct, or what is wrong."""
     try:
-        line = diagnosis(exercise, function)
+        return Result(exercise.name, diagnosis(exercise, function), 2, function)
     except Verdict as verdict:
-        line = str(verdict)
-    print(f"{exercise.name}: {line}")
+        return Result(exercise.name, str(verdict), verdict.points, function)
 
 
 def diagnosis(exercise: Exercise, function: Any) -> str:
-    """The line to print. Raises: Verdict, with the line, where the function gives no usable answer."""
+    """The line to print where the answer is right. Raises: Verdict, with the line, where it is not."""
     found, expected = student_answers(exercise, function), answers(exercise, exercise.right)
     if agree(exercise, found, expected):
         check_masked_slots(exercise, found, expected)
@@ -43,14 +42,15 @@ def diagnosis(exercise: Exercise, function: Any) -> str:
     evidence = dependence or difference(exercise, found, expected)
     for mistake in exercise.mistakes:
         if agree(exercise, found, answers(exercise, mistake)):
-            return f"{sentence(mistake)}. {evidence}."
+            raise Verdict(f"{sentence(mistake)}. {evidence}.")
     check_shapes(exercise, found, expected)
     if dependence:
         masked = any("mask" in case for case in exercise.cases.values())
-        return f"{'the mask is' if masked else 'the lengths are'} ignored. {dependence}."
+        raise Verdict(f"{'the mask is' if masked else 'the lengths are'} ignored. {dependence}.")
     check_finite(exercise, found)
     right = sum(same(found[name], expected[name], live_slots(case)) for name, case in exercise.cases.items())
-    return f"not right yet, nor one of the usual mistakes ({right} of {len(found)} cases are right). {evidence}."
+    raise Verdict(f"not right yet, nor one of the usual mistakes ({right} of {len(found)} cases are right). "
+                  f"{evidence}.")
 
 
 def agree(exercise: Exercise, found: Answers, expected: Answers) -> bool:
@@ -105,7 +105,7 @@ def check_masked_slots(exercise: Exercise, found: Answers, expected: Answers) ->
     """Check that masked slots hold 0."""
     if not all(same(found[name], expected[name], None) for name in found):
         where = difference(exercise, found, expected, everywhere=True)
-        raise Verdict(f"right on every live token, but a masked slot should hold 0. {where}.")
+        raise Verdict(f"right on every live token, but a masked slot should hold 0. {where}.", 1)
 
 
 def check_extremes(exercise: Exercise, function: Any) -> None:
@@ -113,7 +113,7 @@ def check_extremes(exercise: Exercise, function: Any) -> None:
     extreme = replace(exercise, cases=exercise.extremes)
     found, expected = student_answers(extreme, function), answers(extreme, exercise.right)
     if not agree(extreme, found, expected):
-        raise Verdict(f"right on ordinary numbers, but not on extreme ones. {difference(extreme, found, expected)}.")
+        raise Verdict(f"right on ordinary numbers, but not on extreme ones. {difference(extreme, found, expected)}.", 1)
 
 
 def check_gradient(exercise: Exercise, function: Any) -> None:
@@ -123,11 +123,11 @@ def check_gradient(exercise: Exercise, function: Any) -> None:
             found = slope(function, case)
         except Exception as error:
             raise Verdict("the numbers are right, but when the gradient is computed "
-                          f"{exception_line(error, function, case)}") from None
+                          f"{exception_line(error, function, case)}", 1) from None
         if not same((found,), (slope(exercise.right, case),), None):
             what = "is wrong" if found.any() else "is lost"
             raise Verdict(f"the numbers are right, but the gradient with respect to {next(iter(case))} {what} "
-                          f"({name}): something is detached, or made into a new tensor, on the way")
+                          f"({name}): something is detached, or made into a new tensor, on the way", 1)
 
 
 def slope(function: Any, case: Case) -> Tensor:

@@ -9,28 +9,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlhf_mini.checks.diagnose import check
-from rlhf_mini.checks.exercise import Exercise
+from rlhf_mini.checks.exercise import Exercise, Result
 from rlhf_mini.methods import dpo_loss, grpo_advantages, rloo_advantages
 
 
-def check_rloo_advantages(function: Any) -> None:
+def check_rloo_advantages(function: Any) -> Result:
     """Check f(scores), (N, k) -> (N, k): each ending minus the mean of the other endings of its prompt."""
-    check(RLOO, function)
+    return check(RLOO, function)
 
 
-def check_grpo_advantages(function: Any) -> None:
+def check_grpo_advantages(function: Any) -> Result:
     """Check f(scores), (N, k) -> (N, k): each ending minus its group's mean, divided by its standard deviation."""
-    check(GRPO, function)
+    return check(GRPO, function)
 
 
-def check_implicit_reward(function: Any) -> None:
+def check_implicit_reward(function: Any) -> Result:
     """Check f(logp, logp_ref, beta), (N,) -> (N,): the reward for which a policy is the best one."""
-    check(IMPLICIT_REWARD, function)
+    return check(IMPLICIT_REWARD, function)
 
 
-def check_dpo_loss(function: Any) -> None:
+def check_dpo_loss(function: Any) -> Result:
     """Check f(chosen, rejected, chosen_ref, rejected_ref, beta): the mean loss of the pairs."""
-    check(DPO_LOSS, function)
+    return check(DPO_LOSS, function)
 
 
 def flat(scores: Tensor) -> tuple[Tensor, Tensor]:

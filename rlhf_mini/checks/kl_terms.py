@@ -9,18 +9,18 @@ from torch import Tensor
 
 from rlhf_mini import kl
 from rlhf_mini.checks.diagnose import check
-from rlhf_mini.checks.exercise import FULL, MASK, Exercise
+from rlhf_mini.checks.exercise import FULL, MASK, Exercise, Result
 from rlhf_mini.ppo import shaped_rewards
 
 
-def check_k3(function: Any) -> None:
+def check_k3(function: Any) -> Result:
     """Check f(logp, logp_ref): the estimate k3 of the KL, one number per token."""
-    check(K3, function)
+    return check(K3, function)
 
 
-def check_shaped_rewards(function: Any) -> None:
+def check_shaped_rewards(function: Any) -> Result:
     """Check f(score, logp, logp_ref, mask, kl_coef): each token's KL cost, and the score on the last live token."""
-    check(SHAPED_REWARDS, function)
+    return check(SHAPED_REWARDS, function)
 
 
 # --- k3 ---------------------------------------------------------------------------------------------------------

@@ -11,20 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlhf_mini.checks.diagnose import check
-from rlhf_mini.checks.exercise import Exercise
+from rlhf_mini.checks.exercise import Exercise, Result
 from rlhf_mini.reward import bradley_terry_loss, plackett_luce_loss
 
 TieGroups = Sequence[Sequence[int]]
 
 
-def check_pair_loss(function: Any) -> None:
+def check_pair_loss(function: Any) -> Result:
     """Check f(chosen, rejected): the mean of -ln sigmoid(chosen - rejected) over the pairs."""
-    check(PAIR_LOSS, function)
+    return check(PAIR_LOSS, function)
 
 
-def check_plackett_luce(function: Any) -> None:
+def check_plackett_luce(function: Any) -> Result:
     """Check f(scores, ranking): the Plackett-Luce loss, where members of a tie group do not compete with each other."""
-    check(PLACKETT_LUCE, function)
+    return check(PLACKETT_LUCE, function)
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------

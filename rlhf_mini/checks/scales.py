@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from rlhf_mini.checks.diagnose import check
-from rlhf_mini.checks.exercise import FULL, MASK, Exercise
+from rlhf_mini.checks.exercise import FULL, MASK, Exercise, Result
 from rlhf_mini.kl import masked_whiten
 from rlhf_mini.ppo import adapt_kl_coef
 
 
-def check_whiten(function: Any) -> None:
+def check_whiten(function: Any) -> Result:
     """Check f(x, mask): live tokens to mean 0 and (unbiased) variance 1, masked slots 0."""
-    check(WHITEN, function)
+    return check(WHITEN, function)
 
 
-def check_adapt_kl_coef(function: Any) -> None:
+def check_adapt_kl_coef(function: Any) -> Result:
     """Check f(kl_coef, kl, target, episodes, horizon): the coefficient after one step of the controller."""
-    check(ADAPT_KL_COEF, function)
+    return check(ADAPT_KL_COEF, function)
 
 
 # --- whitening --------------------------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlhf_mini.checks.diagnose import check
-from rlhf_mini.checks.exercise import FULL, MASK, Exercise
+from rlhf_mini.checks.exercise import FULL, MASK, Exercise, Result
 from rlhf_mini.kl import masked_mean, masked_whiten
 from rlhf_mini.ppo import policy_loss
 
 
-def check_policy_loss(function: Any) -> None:
+def check_policy_loss(function: Any) -> Result:
     """Check f(logp, logp_old, advantages, mask, clip): the clipped surrogate loss, a mean over live tokens."""
-    check(POLICY_LOSS, function)
+    return check(POLICY_LOSS, function)
 
 
 def surrogates(logp: Tensor, logp_old: Tensor, advantages: Tensor, clip: float) -> tuple[Tensor, Tensor]:

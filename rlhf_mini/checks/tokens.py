@@ -9,18 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlhf_mini.checks.diagnose import check
-from rlhf_mini.checks.exercise import Exercise
+from rlhf_mini.checks.exercise import Exercise, Result
 from rlhf_mini.kl import token_logprobs
 
 
-def check_token_logprobs(function: Any) -> None:
+def check_token_logprobs(function: Any) -> Result:
     """Check f(logits, tokens, temperature): the log-probability of each token, (B, T), without a shift."""
-    check(TOKEN_LOGPROBS, function)
+    return check(TOKEN_LOGPROBS, function)
 
 
-def check_sft_loss(function: Any) -> None:
+def check_sft_loss(function: Any) -> Result:
     """Check f(logits, tokens, prompt_lengths, lengths): the mean next-token loss over the ending, EOS included."""
-    check(SFT_LOSS, function)
+    return check(SFT_LOSS, function)
 
 
 # --- log-probabilities ------------------------------------------------------------------------------------------

@@ -1,0 +1,88 @@
+"""How much there is to read: `python notebooks/words.py` prints a line for each notebook, and what is too much.
+
+Counted is the prose of Markdown cells: no headings, tables, code, formulas, and nothing that is folded (`<details>`). A
+sentence ends with a full stop, a question or exclamation mark or a colon at the end of a line, or with its paragraph or
+list item.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FOLDER = Path(__file__).parent
+MOST_WORDS, LONGEST_SENTENCE = 3000, 30  # of a notebook; in words
+SERIES, SERIES_WORDS = range(10), 26_000  # 00 to 09 together
+STUB = re.compile(r"^def my_\w+\(.*?\n {4}\.\.\.\s*$", re.S | re.M)
+
+# Words with a plainer one beside them, and names that are not the project's: word -> what to write
+INSTEAD = {
+    r"leash(es)?": "KL penalty", r"on a lead": "with the KL penalty", r"judges?": "reward model (or annotator, reader)",
+    r"dear(er|est)?": "expensive", r"mend(s|ed|ing)?": "repair", r"wanted": "expected, or meant",
+    r"knows? nothing": "is untrained", r"whim": "noise", r"lest": "so that … not", r"alas": "(nothing)",
+    r"hitherto": "until now", r"whence": "from where", r"amiss": "wrong", r"heed": "follow", r"nought": "zero",
+}
+
+
+class Reading(NamedTuple):
+    """What a notebook asks of its reader."""
+
+    words: int
+    long: list[str]  # sentences with more than LONGEST_SENTENCE words
+    fancy: list[str]  # words of INSTEAD, with what to write
+    stubs: int
+
+
+def cells(path: Path) -> list[dict[str, Any]]:
+    """The cells, each with its source as one text."""
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in found]
+
+
+def prose(markdown: str) -> list[str]:
+    """The paragraphs and list items of a cell, without what is not read as prose."""
+    text = re.sub(r"<details>.*?</details>|^```.*?^```|\$\$.*?\$\$|<!--.*?-->", "", markdown, flags=re.S | re.M)
+    text = re.sub(r"\$[^$\n]+\$|`[^`\n]+`", "x", text)  # a formula or a name is a word
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"<[^>]+>", "", text)
+    kept = [line for line in text.splitlines() if not re.match(r"\s*(\||#)", line)]
+    blocks = re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.)\s)", "\n".join(kept))
+    plain = (re.sub(r"^\s*(>|[-*]|\d+\.)\s", "", block, flags=re.M) for block in blocks)
+    return [" ".join(block.split()) for block in plain if block.strip()]
+
+
+def sentences(paragraph: str) -> list[str]:
+    """The sentences of a paragraph."""
+    return [one for one in re.split(r"(?<=[.!?])[\"')*_]*\s+(?=[\"'(*_]*[A-Z0-9λβγπδρ])|:\s*$", paragraph) if one]
+
+
+def count(text: str) -> int:
+    return len([word for word in text.split() if re.search(r"\w", word)])
+
+
+def read(path: Path) -> Reading:
+    """What a notebook asks of its reader."""
+    paragraphs = [one for cell in cells(path) if cell["cell_type"] == "markdown" for one in prose(cell["source"])]
+    long = [one for paragraph in paragraphs for one in sentences(paragraph) if count(one) > LONGEST_SENTENCE]
+    whole = "\n".join(paragraphs)
+    fancy = [f"{match[0]!r}: write {plain!r}" for word, plain in INSTEAD.items()
+             for match in re.finditer(rf"\b{word}\b", whole, re.I)]
+    stubs = sum(len(STUB.findall(cell["source"])) for cell in cells(path) if cell["cell_type"] == "code")
+    return Reading(sum(map(count, paragraphs)), long, fancy, stubs)
+
+
+if __name__ == "__main__":
+    chosen = [Path(name) for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb"))
+    readings = {path.stem: read(path) for path in chosen}
+    for name, one in readings.items():
+        print(f"{name:34} {one.words:5} words, {one.stubs:2} stubs, {len(one.long):3} long sentences, "
+              f"{len(one.fancy):3} words to replace")
+        if len(sys.argv) > 1:
+            print(*(f"    {count(sentence)} words: {sentence}" for sentence in one.long), sep="\n")
+            print(*(f"    {word}" for word in one.fancy), sep="\n")
+    series = [one for name, one in readings.items() if int(name[:2]) in SERIES]
+    print(f"00 to 09 together: {sum(one.words for one in series)} words of {SERIES_WORDS}, "
+          f"{sum(one.stubs for one in series)} stubs")

@@ -1,0 +1,49 @@
+"""How much the series asks of its reader, its words, and its glossary."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from rlhf_mini.glossary import GLOSSARY, page
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+sys.path.insert(0, str(FOLDER))
+import words  # noqa: E402
+
+
+def test_the_page_of_the_glossary_is_the_glossary() -> None:
+    assert (FOLDER / "guide" / "glossary.md").read_text(encoding="utf-8") == page()
+    assert all(term.meaning.endswith(".") and term.chinese for term in GLOSSARY.values())
+
+
+def written(tmp_path: Path, *sources: str) -> Path:
+    """A notebook of Markdown cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(source) for source in sources])
+    path = tmp_path / "03_x.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.mark.parametrize(("source", "count"), [
+    ("# A heading\n\nThree plain words.", 3), ("| a | table |\n|---|---|", 0), ("A `name_of(x)` counts once.", 4),
+    ("Seen.\n\n<details><summary>Hint</summary>\n\nNot counted.\n</details>", 1), ("- one\n- two", 2),
+    ("$$x = y$$ A formula $x + y$ is a word.", 6), ("[a link](with/a/path.md)", 2),
+])
+def test_words_are_counted_that_are_read_as_prose(tmp_path: Path, source: str, count: int) -> None:
+    assert words.read(written(tmp_path, source)).words == count
+
+
+def test_long_sentences_are_found_and_lists_are_no_sentence(tmp_path: Path) -> None:
+    long = "It " + "is " * 30 + "long."
+    assert words.read(written(tmp_path, f"Short. {long} Short.")).long == [long]
+    items = "\n".join(f"- {'word ' * 20}" for _ in range(3))
+    assert words.read(written(tmp_path, items)).long == []
+
+
+def test_words_with_a_plainer_one_beside_them_are_found(tmp_path: Path) -> None:
+    assert words.read(written(tmp_path, "The judge is dear.")).fancy == [
+        "'judge': write 'reward model (or annotator, reader)'", "'dear': write 'expensive'"]

@@ -6,7 +6,7 @@ OUT    ?= runs/tiny-tales-gpt2
 TRAIN  ?= 00 01 02 04 05 06 07 08 09 11
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test faults kills lint types check run quick pretrain record recorded methods benchmark notebooks bands bugs stops wheel clean
+.PHONY: help venv test faults kills lint types check run quick pretrain record recorded methods clinic benchmark notebooks bands bugs stops wheel clean
 
 help:       ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -49,6 +49,9 @@ recorded:   ## what is up to date and what is not, and why
 
 methods:    ## record the comparison of methods that 11 draws, where it is out of date (an hour and a half; stop as you like)
 	$(PYTHON) assets/record/record.py seeds methods_tuning methods
+
+clinic:     ## record the runs with one fault each that 10 shows, where they are out of date (a quarter of an hour)
+	$(PYTHON) assets/record/record.py clinic
 
 benchmark:  ## each stage beside its ideal, a naive loop, generate and TRL, into assets/benchmark.json; or ONLY="sft sampling"
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/main.py $(if $(ONLY),--only $(ONLY),--out assets/benchmark.json)

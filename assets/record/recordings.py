@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import clinic
 import compared_methods
 import label_efficiency
 import matplotlib
@@ -129,9 +130,9 @@ def opened() -> FinishedRun:
 
 
 def experiments() -> list[Recording]:
-    """What 04, 07, 08 and 11 draw."""
+    """What 04, 07, 08, 10 and 11 draw."""
     sizes, settings, cases = sweep.Sizes(), taste.Settings(), taste.cases()
-    methods, repaired = compared_methods.Sizes(), repairs.Sizes()
+    methods, repaired, patients = compared_methods.Sizes(), repairs.Sizes(), clinic.Sizes()
     labels = Path("assets/label_efficiency.json")
     return [
         Recording("label_efficiency", (str(labels), str(labels.with_suffix(".png"))),
@@ -156,6 +157,9 @@ def experiments() -> list[Recording]:
                   compared_methods.settings(methods), compared_methods.parts(methods),
                   lambda part, work: compared_methods.make(part, run_of, methods),
                   lambda found: compared_methods.gather(found, methods, Path("assets/methods.json"))),
+        Recording("clinic", ("assets/clinic.json",), MODELS, clinic.settings(patients), clinic.parts(patients),
+                  lambda part, work: clinic.make(part, opened(), patients),
+                  lambda found: clinic.gather(found, patients, Path("assets/clinic.json"))),
         Recording("benchmark", ("assets/benchmark.json",), MODELS, None, {"seconds": ()},
                   lambda part, work: run_script(BENCHMARK, "--out", "assets/benchmark.json"), alone=True),
     ]

@@ -58,7 +58,7 @@ def sweep_table(sweep: Seeds) -> dict[str, dict[str, Measured]]:
     """Rows for `print_table`: the figures of the final policies, mean over the seeds ± half their range."""
     def row(coefficient: str) -> dict[str, Measured]:
         each = evaluations(sweep, coefficient)
-        return {name: over_seeds([one[key] for one in each], "%" if key in SHARES else "")
+        return {name: over_seeds([round(one[key], 6) for one in each], "%" if key in SHARES else "")
                 for key, name in FIGURES.items() if all(one[key] is not None for one in each)}
     return {**{coefficient: row(coefficient) for coefficient in coefficients(sweep)}, "before": row("sft")}
 

@@ -67,7 +67,7 @@ def sweep_table(sweep: Seeds) -> dict[str, dict[str, Measured]]:
 def results_over_seeds(sweep: Seeds, keys: Mapping[str, str], title: str, unit: str, ax: Axes | None = None) -> Axes:
     """Figures of the final policies over the coefficient: a mark for each seed, a bar from the lowest to the highest.
 
-    The coefficients are evenly spaced. `keys` maps each figure to the label that stands beside its last mark.
+    The coefficients are evenly spaced. `keys` maps each figure to the label that stands beside its first mark.
     """
     ax = plots.labelled_axes(ax, title, "KL coefficient (evenly spaced)", unit)
     names = coefficients(sweep)
@@ -78,10 +78,9 @@ def results_over_seeds(sweep: Seeds, keys: Mapping[str, str], title: str, unit: 
         ax.vlines(x, values.min(1), values.max(1), color=style.color, linewidth=5, alpha=0.35)
         for column in values.T:
             ax.plot(x, column, linestyle="none", marker=style.marker, color=style.color, markersize=4.5)
-        ax.annotate(label, (x[-1], values[-1].mean()), xytext=(9, 0), textcoords="offset points", color=style.color,
+        ax.annotate(label, (x[0], values[0].mean()), xytext=(8, 0), textcoords="offset points", color=style.color,
                     fontsize=9, va="center")
     ax.set_xticks(range(len(names)), names)
-    ax.set_xlim(-0.5, len(names) + 0.1)
     return ax
 
 

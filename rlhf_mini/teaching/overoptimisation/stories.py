@@ -71,7 +71,8 @@ def path_picture(history: Mapping[str, Sequence[float]], iteration: int) -> str:
     points = [(x_of(score), y_of(gold)) for score, gold in zip(history["score"], history["gold"], strict=True)]
     way = " ".join(f"{x:.0f},{y:.0f}" for x, y in points)
     x, y = points[iteration - 1]
-    ticks = "".join(f'<text x="{MARGIN - 5}" y="{y_of(v) + 4:.0f}" text-anchor="end">{v:+d}</text>' for v in (-3, 0, 2))
+    ticks = "".join(f'<text x="{MARGIN - 5}" y="{y_of(v) + 4:.0f}" text-anchor="end">{name}</text>'
+                    for v, name in ((-3, "−3"), (0, "0"), (2, "+2")))
     ticks += "".join(f'<text x="{x_of(v):.0f}" y="{HEIGHT - MARGIN + 14}" text-anchor="middle">{v}</text>'
                      for v in (0, 1, 2))
     line = 'stroke="currentColor" stroke-opacity="0.4"'

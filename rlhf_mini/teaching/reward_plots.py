@@ -52,18 +52,20 @@ def to_the_ceiling(accuracies: Mapping[str, Measured], ceilings: Sequence[float]
     if ax is None:
         _, ax = subplots(figsize=(7, 0.8 + 0.65 * len(accuracies)), layout="constrained")
     labelled_axes(ax, "", "accuracy on held-out pairs (bars: one standard error)", "")
-    for height, (found, best) in enumerate(zip(reversed(accuracies.values()), reversed(ceilings), strict=True)):
+    names = list(accuracies)[::-1]  # the first on top
+    for height, (name, best) in enumerate(zip(names, reversed(ceilings), strict=True)):
+        found = accuracies[name]
         ax.plot([0.5, best], [height, height], color="#DDDDDD", linewidth=6, solid_capstyle="butt", zorder=1)
         ax.errorbar(found.value, height, xerr=found.error, fmt="o", color=BLUE, markersize=8, capsize=3, zorder=3)
         ax.annotate(str(found), (found.value, height), xytext=(0, 9), textcoords="offset points", ha="center",
                     fontsize=9, color=BLUE)
         ax.plot(best, height, "|", color="black", markersize=18, markeredgewidth=2)
     top = len(accuracies) - 0.35
-    for x, name in ((0.5, "chance"), (ceilings[0], "ceiling")):
-        ax.annotate(name, (x, top), ha="center", va="bottom", fontsize=9)
+    for x, text in ((0.5, "chance"), (ceilings[0], "ceiling")):
+        ax.annotate(text, (x, top), ha="center", va="bottom", fontsize=9)
     ax.plot([0.5, 0.5], [-0.5, top], color="black", linestyle=":")
     ax.grid(axis="y", visible=False)
-    ax.set(yticks=range(len(accuracies)), yticklabels=list(reversed(accuracies)), xlim=(0.4, 1.03),
+    ax.set(yticks=range(len(names)), yticklabels=names, xlim=(0.4, 1.03),
            ylim=(-0.5, top + 0.35))
     return ax
 
@@ -111,7 +113,7 @@ def calibration(margins: Any, openings: Sequence[str], title: str, ax: Axes | No
     ax.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1.4)
     for b in range(bins):
         here = np.flatnonzero(place == b)
-        names = [openings[i] for i in here]
+        names = [openings[i] for i in here.tolist()]
         if len(set(names)) > 1:
             seen = share_of(~turned[here], names)
             ax.errorbar(predicted[here].mean(), seen.value, seen.error, fmt="o", color=BLUE, capsize=2, markersize=6)

@@ -50,7 +50,8 @@ def print_ties() -> None:
     for way in tie_likelihoods(torch.zeros(3), [[0, 1], [2]]):
         scores = torch.zeros(3, requires_grad=True)
         three = [tie_likelihoods(scores, ranking)[way] for ranking in ([[0, 1], [2]], [[0, 2], [1]], [[1, 2], [0]])]
-        (-three[0].log()).backward()  # type: ignore[no-untyped-call]
+        (-three[0].log()).backward()
         pull = scores.grad[2] if scores.grad is not None else torch.zeros(())
-        likelihood, added, pulls = (Fraction(x.item()).limit_denominator(99) for x in (three[0], sum(three), pull))
+        found = (three[0], torch.stack(three).sum(), pull)
+        likelihood, added, pulls = (Fraction(x.item()).limit_denominator(99) for x in found)
         print(f"{way:16} {likelihood!s:>4}   all three {added!s:>4}   pull {pulls!s:>4}")

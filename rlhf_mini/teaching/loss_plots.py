@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from rlhf_mini import plots
@@ -46,7 +45,8 @@ def pretraining_curve(rows: Sequence[Mapping[str, float]], uniform: float, goal:
     for level, name, color, dash in ((uniform, "equal probabilities: ln 1,400", GREY, "--"),
                                      (goal, "pretrained, after 50.4 million tokens", BLUE, "-.")):
         ax.axhline(level, color=color, linestyle=dash)
-        ax.annotate(name, (216, level), xytext=(0, 4), textcoords="offset points", ha="right", fontsize=9, color=color)
+        ax.annotate(name, (216, level), xytext=(0, 4), textcoords="offset points", ha="right", fontsize=9,
+                    color="#555555" if color == GREY else color)
     ax.set(ylim=(0, 8.2), xlim=(0, 220))
     return ax
 
@@ -54,15 +54,15 @@ def pretraining_curve(rows: Sequence[Mapping[str, float]], uniform: float, goal:
 @picture
 def loss_ladder(losses: Mapping[str, Measured | float], colors: Mapping[str, str], ax: Axes | None = None) -> Axes:
     """One mark for each named loss, with its number and, where it is known, its error."""
-    ax = plots.labelled_axes(ax, "Fifteen steps from two starts", "loss on held-out tales, EOS included (nats per "
-                             "token)", "")
+    ax = plots.labelled_axes(ax, "Fifteen steps from two starts", "loss on held-out tales, end of text included "
+                             "(nats per token)", "")
     for y, (name, loss) in enumerate(losses.items()):
         value, error = (loss.value, loss.error) if isinstance(loss, Measured) else (loss, 0.0)
         ax.errorbar(value, y, xerr=error, color=colors.get(name, GREY), marker="o", markersize=7, capsize=3)
         ax.annotate(f"{value:.2f}", (value, y), xytext=(9, 0), textcoords="offset points", va="center", fontsize=9)
     ax.set_yticks(range(len(losses)), list(losses))
     ax.set_ylim(len(losses) - 0.5, -0.5)
-    ax.set_xlim(0, 8.2)
+    ax.set_xlim(0, 8.6)
     return ax
 
 
@@ -72,7 +72,7 @@ def fine_tuning_curve(rows: Sequence[Mapping[str, float]], level: float, ax: Axe
     ax = plots.labelled_axes(ax, "Fine-tuning", "step (64 demonstrations each)", NATS)
     ax.plot([row["step"] for row in rows], [row["loss"] for row in rows], color=BLUE, marker="o", markersize=3)
     ax.axhline(level, color="black", linestyle=":")
-    ax.annotate("entropy of the tales", (64, level), xytext=(0, -12), textcoords="offset points", ha="right",
+    ax.annotate("entropy of the tales", (64, level), xytext=(0, -32), textcoords="offset points", ha="right",
                 fontsize=9)
     ax.set(ylim=(0, None), xlim=(0, 65))
     return ax
@@ -84,17 +84,19 @@ def before_and_after(words: Sequence[str], before: Tensor, after: Tensor, ax: Ax
     if ax is None:
         _, ax = subplots(figsize=(max(6.0, 0.3 * len(words)), 3.4), layout="constrained")
     ax = plots.labelled_axes(ax, "What one ending costs, token by token", "", "loss (nats)")
-    places = torch.arange(len(words))
+    places = list(range(len(words)))
     last = len(words) - 1
-    for heights, shift, color, name, lift in ((before, -0.2, GREY, "before", -14), (after, 0.2, BLUE, "after", 8)):
-        drawn = ax.bar(places + shift, heights, 0.4, color=color)
+    for heights, shift, color, name, lift in ((before, -0.2, GREY, "before", -14), (after, 0.2, BLUE, "after", 12)):
+        drawn = ax.bar([x + shift for x in places], heights.tolist(), 0.4, color=color)
         if color == GREY:
             for one in drawn:
                 one.set(hatch="//", edgecolor="white", linewidth=0)
-        ax.annotate(f"{name}: {heights[-1]:.1f}", (last + shift, float(heights[-1])), xytext=(-9, lift),
+        value = float(heights[-1])
+        ax.annotate(f"{name}: {value:.{1 if value >= 1 else 2}f}", (last + shift, value), xytext=(-9, lift),
                     textcoords="offset points", ha="right", fontsize=9, color="#555555" if color == GREY else color)
     ax.set_xticks(places, words, rotation=60, ha="right", fontsize=8, parse_math=False)
     ax.grid(visible=False, axis="x")
+    ax.margins(x=0.01)
     return ax
 
 
@@ -125,5 +127,5 @@ def gold_curves(groups: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
         ax.ecdf(gold.numpy(), color=color, linestyle=dash)
         ax.annotate(name, (float(gold.quantile(share)), share), xytext=(shift, 0), textcoords="offset points",
                     ha=side, va="center", fontsize=9, color=color)
-    ax.set_xlim(-4, 3)
+    ax.set_xlim(-4, 3.6)
     return ax

@@ -13,7 +13,7 @@ def print_endings(openings: Iterable[str], endings: Iterable[str], notes: Iterab
     left = iter(notes)
     for opening, ending in zip(openings, endings, strict=False):
         note = next(left, "")
-        text = " / ".join(ending.splitlines()) or "(nothing)"
+        text = " / ".join(ending.splitlines()).strip() or "(nothing)"
         print(_wrapped(opening), _wrapped(f"→ {text}", "   "), sep="\n")
         if note:
             print(_wrapped(f"   reader: {note}", "   "))

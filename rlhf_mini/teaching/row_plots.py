@@ -61,9 +61,9 @@ def batch_diagram(rows: Sequence[tuple[int, int]], ax: Axes | None = None) -> Ax
         note = f"{length - start} learnt, {longest - length} padding"
         ax.text(longest + 0.6, y + 0.46, note, va="center", fontsize=9)
     for number, kind in enumerate(COLORS):
-        x = number * longest / 4
-        ax.add_patch(plt.Rectangle((x, -0.95), 0.92, 0.6, facecolor=COLORS[kind], edgecolor=EDGE, linewidth=0.6))
-        ax.text(x + 1.3, -0.65, f"{kind}: {NOTES[kind]}", va="center", fontsize=9)
+        left = number * longest / 4
+        ax.add_patch(plt.Rectangle((left, -0.95), 0.92, 0.6, facecolor=COLORS[kind], edgecolor=EDGE, linewidth=0.6))
+        ax.text(left + 1.3, -0.65, f"{kind}: {NOTES[kind]}", va="center", fontsize=9)
     return ax
 
 

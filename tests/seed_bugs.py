@@ -123,7 +123,6 @@ def tampered(tree: Path, right: str = "", wrong: str = "") -> Path:
     """Copy what the notebooks need into `tree`, change one place of the package, and return the notebooks' folder."""
     for name in ("rlhf_mini", "assets", "notebooks", "tests"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "test_*", "my_rankings"))
-    shutil.copy(ROOT / "README.md", tree)  # a cell of 01 takes it for a model's folder, and is told that it is a file
     if right:
         path = place(tree, right)
         path.write_text(path.read_text("utf-8").replace(right, wrong), "utf-8")

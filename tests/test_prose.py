@@ -13,7 +13,7 @@ from rlhf_mini.glossary import GLOSSARY, page
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 sys.path.insert(0, str(FOLDER))
-import words  # noqa: E402
+import words  # type: ignore[import-not-found]  # noqa: E402
 
 
 def test_the_page_of_the_glossary_is_the_glossary() -> None:

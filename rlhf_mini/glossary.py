@@ -50,6 +50,7 @@ GLOSSARY = {
     "Plackett–Luce": Term("A model of rankings: take the best by softmax over the scores, then the best of the rest, "
                           "and so on.", 4, "Plackett–Luce 模型"),
     "policy": Term("The language model that is being trained by reinforcement learning: the agent.", 0, "策略"),
+    "position bias": Term("A preference for a card because of its place on the screen.", 3, "位置偏差"),
     "PPO": Term("Proximal policy optimisation: a policy gradient with clipped, repeated updates on each batch.", 5,
                 "近端策略优化"),
     "preference pair": Term("A prompt with two endings, of which one was chosen and one rejected.", 3, "偏好对"),
@@ -57,6 +58,7 @@ GLOSSARY = {
     "prompt": Term("What a model is given to continue; here the opening of a story.", 0, "提示"),
     "proxy": Term("The score of the reward model where it stands against gold.", 0, "代理奖励"),
     "ranking": Term("Endings of one prompt in order, best first; equal ones form a tie group.", 3, "排序"),
+    "rating": Term("Points for one ending, from 1 to 7; 7 is the best.", 3, "评分"),
     "ratio": Term("A token's probability under the policy now, divided by that when it was sampled.", 5, "概率比"),
     "reference": Term("The frozen copy of the fine-tuned model from which the KL is measured.", 0, "参考模型"),
     "return": Term("The reward that is still to come, from a token on.", 5, "回报"),

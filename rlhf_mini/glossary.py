@@ -17,6 +17,8 @@ GLOSSARY = {
     "advantage": Term("How much better an ending turned out, from a token on, than the value expected.", 5, "优势"),
     "agreement": Term("The share of pairs that two annotators put in the same order.", 3, "一致率"),
     "annotator": Term("Somebody who compares endings; here five programs, the simulated panel, or you.", 3, "标注者"),
+    "baseline": Term("A number that is subtracted from the reward in a policy gradient: it changes the noise, not the "
+                     "mean.", 5, "基线"),
     "batch": Term("The texts that one step of training uses.", 2, "批次"),
     "best of n": Term("Sample n endings of a prompt and keep the one with the highest score.", 6, "N 选一"),
     "calibration": Term("Whether of the pairs called 80 % sure, 80 % are right.", 4, "校准"),
@@ -51,6 +53,8 @@ GLOSSARY = {
                           "and so on.", 4, "Plackett–Luce 模型"),
     "policy": Term("The language model that is being trained by reinforcement learning: the agent.", 0, "策略"),
     "position bias": Term("A preference for a card because of its place on the screen.", 3, "位置偏差"),
+    "policy gradient": Term("The gradient of the expected reward: the mean, over samples, of reward times ∇ ln π.", 5,
+                            "策略梯度"),
     "PPO": Term("Proximal policy optimisation: a policy gradient with clipped, repeated updates on each batch.", 5,
                 "近端策略优化"),
     "preference pair": Term("A prompt with two endings, of which one was chosen and one rejected.", 3, "偏好对"),

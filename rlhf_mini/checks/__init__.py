@@ -16,6 +16,7 @@ from rlhf_mini.checks.head_swap import check_swap_head
 from rlhf_mini.checks.judgements import check_agreement, check_first_wins, check_pairs, check_tie_groups
 from rlhf_mini.checks.keep import keep, kept
 from rlhf_mini.checks.kl_terms import check_k3, check_shaped_rewards
+from rlhf_mini.checks.ppo_parts import check_policy_gradient, check_value_loss
 from rlhf_mini.checks.preferences import check_pair_loss, check_plackett_luce
 from rlhf_mini.checks.reward_parts import check_ceiling, check_scores
 from rlhf_mini.checks.rows import check_labels, check_padded_batch, check_row
@@ -27,7 +28,7 @@ from rlhf_mini.checks.wrong_reward import check_best_policy, check_without_lengt
 __all__ = ["check_adapt_kl_coef", "check_agreement", "check_best_policy", "check_ceiling", "check_dpo_loss",
            "check_ending_reward", "check_first_wins", "check_gae", "check_grpo_advantages", "check_implicit_reward",
            "check_k3", "check_labels", "check_mean_nll", "check_padded_batch", "check_pair_loss", "check_pairs",
-           "check_plackett_luce", "check_policy_loss", "check_rloo_advantages", "check_row", "check_scores",
-           "check_sft_loss", "check_shaped_rewards", "check_swap_head", "check_temperature", "check_tie_groups",
-           "check_token_logprobs", "check_top_k", "check_whiten", "check_without_length", "check_worth_of_words",
-           "keep", "kept"]
+           "check_plackett_luce", "check_policy_gradient", "check_policy_loss", "check_rloo_advantages", "check_row",
+           "check_scores", "check_sft_loss", "check_shaped_rewards", "check_swap_head", "check_temperature",
+           "check_tie_groups", "check_token_logprobs", "check_top_k", "check_value_loss", "check_whiten",
+           "check_without_length", "check_worth_of_words", "keep", "kept"]

@@ -34,6 +34,8 @@ def answer(exercise: Exercise, function: Any, name: str, case: Case) -> Answer:
         result = function(*given)
     except NotImplementedError:
         raise Verdict("not attempted yet") from None
+    except Verdict:  # an exercise that calls the student's function in its own way says what is wrong itself
+        raise
     except Exception as error:
         raise Verdict(exception_line(error, function, case)) from None
     if unfilled(result):

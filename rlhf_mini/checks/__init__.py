@@ -9,6 +9,7 @@ usual wrong answers.
 """
 
 from rlhf_mini.checks.advantages import check_gae
+from rlhf_mini.checks.blind import check_blind, check_control_gain, check_win_rate
 from rlhf_mini.checks.groups import (
     check_dpo_loss,
     check_grpo_advantages,
@@ -22,6 +23,7 @@ from rlhf_mini.checks.scales import check_adapt_kl_coef, check_whiten
 from rlhf_mini.checks.surrogate import check_policy_loss
 from rlhf_mini.checks.tokens import check_sft_loss, check_token_logprobs
 
-__all__ = ["check_adapt_kl_coef", "check_dpo_loss", "check_gae", "check_grpo_advantages", "check_implicit_reward",
-           "check_k3", "check_pair_loss", "check_plackett_luce", "check_policy_loss", "check_rloo_advantages",
-           "check_sft_loss", "check_shaped_rewards", "check_token_logprobs", "check_whiten", "keep", "kept"]
+__all__ = ["check_adapt_kl_coef", "check_blind", "check_control_gain", "check_dpo_loss", "check_gae",
+           "check_grpo_advantages", "check_implicit_reward", "check_k3", "check_pair_loss", "check_plackett_luce",
+           "check_policy_loss", "check_rloo_advantages", "check_sft_loss", "check_shaped_rewards",
+           "check_token_logprobs", "check_whiten", "check_win_rate", "keep", "kept"]

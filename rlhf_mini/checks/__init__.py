@@ -9,6 +9,7 @@ usual wrong answers.
 """
 
 from rlhf_mini.checks.advantages import check_gae
+from rlhf_mini.checks.blind import check_blind, check_control_gain, check_win_rate
 from rlhf_mini.checks.decoding import check_mean_nll, check_temperature, check_top_k
 from rlhf_mini.checks.ending_reward import check_ending_reward
 from rlhf_mini.checks.groups import check_dpo_loss, check_grpo_advantages, check_implicit_reward, check_rloo_advantages
@@ -25,10 +26,11 @@ from rlhf_mini.checks.surrogate import check_policy_loss
 from rlhf_mini.checks.tokens import check_sft_loss, check_token_logprobs
 from rlhf_mini.checks.wrong_reward import check_best_policy, check_without_length, check_worth_of_words
 
-__all__ = ["check_adapt_kl_coef", "check_agreement", "check_best_policy", "check_ceiling", "check_dpo_loss",
-           "check_ending_reward", "check_first_wins", "check_gae", "check_grpo_advantages", "check_implicit_reward",
-           "check_k3", "check_labels", "check_mean_nll", "check_padded_batch", "check_pair_loss", "check_pairs",
-           "check_plackett_luce", "check_policy_gradient", "check_policy_loss", "check_rloo_advantages", "check_row",
-           "check_scores", "check_sft_loss", "check_shaped_rewards", "check_swap_head", "check_temperature",
-           "check_tie_groups", "check_token_logprobs", "check_top_k", "check_value_loss", "check_whiten",
-           "check_without_length", "check_worth_of_words", "keep", "kept"]
+__all__ = ["check_adapt_kl_coef", "check_agreement", "check_best_policy", "check_blind", "check_ceiling",
+           "check_control_gain", "check_dpo_loss", "check_ending_reward", "check_first_wins", "check_gae",
+           "check_grpo_advantages", "check_implicit_reward", "check_k3", "check_labels", "check_mean_nll",
+           "check_padded_batch", "check_pair_loss", "check_pairs", "check_plackett_luce", "check_policy_gradient",
+           "check_policy_loss", "check_rloo_advantages", "check_row", "check_scores", "check_sft_loss",
+           "check_shaped_rewards", "check_swap_head", "check_temperature", "check_tie_groups", "check_token_logprobs",
+           "check_top_k", "check_value_loss", "check_whiten", "check_win_rate", "check_without_length",
+           "check_worth_of_words", "keep", "kept"]

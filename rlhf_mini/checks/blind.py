@@ -76,17 +76,17 @@ def divided_by_openings(learnt: Tensor, control: Tensor, opening: Tensor) -> Fig
     return gain, error * len(opening) / len(opening.unique())
 
 
-def right(*flags: int) -> Tensor:
-    return torch.tensor(flags, dtype=torch.float64)
+def flags(*given: int) -> Tensor:
+    return torch.tensor(given, dtype=torch.float64)
 
 
 CONTROL_GAIN = PlainExercise(
     name="gain over the control", right=control_gain,
     mistakes=[control_first, pairs_alone, two_errors, factor_missing, mean_left_in, divided_by_openings],
     cases={
-        "with five pairs of two openings": {"learnt": right(1, 1, 1, 0, 1), "control": right(0, 1, 0, 0, 1),
+        "with five pairs of two openings": {"learnt": flags(1, 1, 1, 0, 1), "control": flags(0, 1, 0, 0, 1),
                                             "opening": torch.tensor([0, 0, 0, 1, 1])},
-        "with openings mixed": {"learnt": right(1, 0, 1, 1, 0, 1, 1, 0), "control": right(0, 1, 0, 1, 0, 0, 0, 1),
+        "with openings mixed": {"learnt": flags(1, 0, 1, 1, 0, 1, 1, 0), "control": flags(0, 1, 0, 1, 0, 0, 0, 1),
                                 "opening": torch.tensor([4, 7, 4, 9, 7, 9, 4, 2])},
     },
 )

@@ -18,10 +18,13 @@ from rlhf_mini.checks.groups import (
 from rlhf_mini.checks.keep import keep, kept
 from rlhf_mini.checks.kl_terms import check_k3, check_shaped_rewards
 from rlhf_mini.checks.preferences import check_pair_loss, check_plackett_luce
+from rlhf_mini.checks.prompts import check_choose_batch
+from rlhf_mini.checks.runs import check_best_of_n, check_best_score, check_kl_per_ending
 from rlhf_mini.checks.scales import check_adapt_kl_coef, check_whiten
 from rlhf_mini.checks.surrogate import check_policy_loss
 from rlhf_mini.checks.tokens import check_sft_loss, check_token_logprobs
 
-__all__ = ["check_adapt_kl_coef", "check_dpo_loss", "check_gae", "check_grpo_advantages", "check_implicit_reward",
-           "check_k3", "check_pair_loss", "check_plackett_luce", "check_policy_loss", "check_rloo_advantages",
-           "check_sft_loss", "check_shaped_rewards", "check_token_logprobs", "check_whiten", "keep", "kept"]
+__all__ = ["check_adapt_kl_coef", "check_best_of_n", "check_best_score", "check_choose_batch", "check_dpo_loss",
+           "check_gae", "check_grpo_advantages", "check_implicit_reward", "check_k3", "check_kl_per_ending",
+           "check_pair_loss", "check_plackett_luce", "check_policy_loss", "check_rloo_advantages", "check_sft_loss",
+           "check_shaped_rewards", "check_token_logprobs", "check_whiten", "keep", "kept"]

@@ -34,9 +34,10 @@ def samples(endings: list[str]) -> evaluate.Samples:
 
 
 def test_what_a_model_wrote_is_escaped_everywhere() -> None:
-    story = {"opening": NASTY, "sft": {"ending": NASTY, "ended": True, "proxy": 0.5, "gold": -1.0}}
+    story = {"opening": NASTY, "ending": NASTY, "proxy": 0.5, "gold": -1.0}
     rows = [{"iteration": 1, "story": "He sang."}, {"iteration": 4, "story": f"He sang {NASTY}"}]
-    for cards in (story_cards.of_models([story], {"sft": NASTY}), story_cards.told_over_iterations(NASTY, rows),
+    told = {"0": {"told": {"6": [story]}}}
+    for cards in (story_cards.of_arms(told, {"0": "ppo_no_kl"}, [6]), story_cards.told_over_iterations(NASTY, rows),
                   story_cards.of_samples({NASTY: ("sft", samples([NASTY, "b"]))}, 1)):
         text = cards._repr_html_()
         assert not re.search(r"<script|<b>bold", text)

@@ -71,8 +71,7 @@ def beside_best(scores: Tensor, kl_coef: float, evaluation: Mapping[str, Any]) -
                        math.hypot(samples**-0.5, kl_coef * spent.error))
     share = reached.value / best["J*"].value
     return {"KL": spent, "best KL": best["KL"], "J": reached,
-            "J/J*": Measured(share, math.hypot(reached.error, share * best["J*"].error) / best["J*"].value, "%"),
-            "effective endings": best["effective endings"]}
+            "J/J*": Measured(share, math.hypot(reached.error, share * best["J*"].error) / best["J*"].value, "%")}
 
 
 def frontier(scores: Tensor, highest: float = 10.0, points: int = 60) -> tuple[list[float], list[float]]:

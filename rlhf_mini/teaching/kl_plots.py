@@ -75,13 +75,13 @@ def estimator_picture(distances: Mapping[float, Mapping[str, Any]]) -> NDArray[A
 
 @picture
 def price_picture(runs: Mapping[float, Sequence[Mapping[str, float]]], episodes: int) -> NDArray[Any]:
-    """KL and score of runs at several prices, with bands of one standard error."""
+    """KL and score of runs at several prices, with bands of one standard error: a KL varies by about its mean."""
     _, axes = subplots(1, 2, figsize=(10.0, 3.4), layout="constrained")
     for ax, key in zip(axes, ("kl", "score"), strict=True):
         plots.labelled_axes(ax, plots.QUANTITIES[key][0], "iteration", plots.QUANTITIES[key][1])
         for (price, rows), (colour, dash, marker) in zip(runs.items(), PRICES, strict=False):
             x, y = np.arange(1, len(rows) + 1), np.array([row[key] for row in rows])
-            error = (np.sqrt(np.abs(2 * y)) if key == "kl" else np.ones(len(y))) * episodes**-0.5
+            error = (np.abs(y) if key == "kl" else np.ones(len(y))) * episodes**-0.5
             ax.fill_between(x, y - error, y + error, color=colour, alpha=0.13, linewidth=0)
             ax.plot(x, y, color=colour, linestyle=dash, marker=marker, markersize=5, label=f"{price:g} a nat")
         ax.set_xticks(range(1, max(map(len, runs.values())) + 1))
@@ -97,6 +97,7 @@ def ends_of_runs(ax: Axes, ends: Mapping[float, tuple[float, float]], furthest: 
         ax.plot(kl, score, color="#CC79A7", marker="o", markersize=7, linestyle="none", markerfacecolor="white",
                 markeredgewidth=1.6, label="ends of other runs, with their prices" if price == max(near) else None)
         ax.annotate(f"{price:g}", (kl, score), xytext=(6, -10), textcoords="offset points", fontsize=8.5)
+    ax.set_xlim(right=max([ax.get_xlim()[1], *(kl + 0.7 for kl, _ in near.values())]))
     far = sorted(set(ends) - set(near), reverse=True)
     if far:
         ax.text(0.99, 0.62, "further right: " + ", ".join(f"{price:g}" for price in far), transform=ax.transAxes,

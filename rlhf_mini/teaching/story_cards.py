@@ -52,6 +52,11 @@ class StoryCards:
         return "\n".join(lines)
 
 
+def colour_of(name: str) -> str:
+    """The colour of a model; grey for the fine-tuned one, whose black cannot be seen in the dark."""
+    return STYLES["base" if name == "sft" else name].color
+
+
 def worth(card: Card) -> str:
     """The numbers of a card in one line."""
     return ", ".join(f"{name} {value:+.2f}" for name, value in card.worth.items())
@@ -74,17 +79,21 @@ def told_over_iterations(opening: str, rows: Sequence[Mapping[str, Any]]) -> Sto
     first: dict[str, Any] = {}
     for row in rows:
         first.setdefault(row["story"], row["iteration"])
-    cards = [Card(f"iteration {number}", story, {"gold": tales.gold_reward(opening, story)}, STYLES["ppo"].color)
+    cards = [Card(f"iteration {number}", story, {"gold": tales.gold_reward(opening, story)}, colour_of("ppo"))
              for story, number in first.items()]
     return StoryCards([(opening, cards)], compare=True)
 
 
-def of_models(stories: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> StoryCards:
-    """The stories of a run's samples.json, by several models; `titles` maps each model to what its card says."""
-    return StoryCards([(story["opening"], [
-        Card(title, story[name]["ending"] + ("" if story[name]["ended"] else " …"),
-             {"score": story[name]["proxy"], "gold": story[name]["gold"]}, STYLES[name].color)
-        for name, title in titles.items()]) for story in stories])
+def of_arms(runs: Mapping[str, Mapping[str, Any]], arms: Mapping[str, str], iterations: Sequence[int],
+            opening: int = 0) -> StoryCards:
+    """One opening as the arms of a recorded sweep tell it at some iterations; `arms`: the price -> the style's name."""
+    rows = []
+    for price, name in arms.items():
+        told = {number: runs[price]["told"][str(number)][opening] for number in iterations}
+        cards = [Card(f"iteration {number}", story["ending"], {"score": story["proxy"], "gold": story["gold"]},
+                      colour_of(name)) for number, story in told.items()]
+        rows.append((f"{STYLES[name].label}: {told[iterations[0]]['opening']}", cards))
+    return StoryCards(rows, compare=True)
 
 
 def of_samples(models: Mapping[str, tuple[str, Any]], count: int) -> StoryCards:
@@ -92,5 +101,5 @@ def of_samples(models: Mapping[str, tuple[str, Any]], count: int) -> StoryCards:
     openings = next(iter(models.values()))[1].prompts[:count]
     return StoryCards([(opening, [
         Card(title, samples.endings[i], {"score": float(samples.proxy[i]),
-                                         "gold": tales.gold_reward(opening, samples.endings[i])}, STYLES[style].color)
+                                         "gold": tales.gold_reward(opening, samples.endings[i])}, colour_of(style))
         for title, (style, samples) in models.items()]) for i, opening in enumerate(openings)])

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
+from test_exercises import FOLDER, SOLUTION
+from test_keep import typed
 from test_ppo import EOS, PAD, PROMPTS, SMALL, how_often_five, make_model
 
-from rlhf_mini import ppo
+from rlhf_mini import checks, ppo
+from rlhf_mini.checks.keep import IGNORED
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.teaching.own_iteration import OwnParts, own_ppo_iterations, parts
 
@@ -18,14 +23,18 @@ HARD = PPOConfig(iterations=2, episodes=15, max_new_tokens=8, minibatches=2, lea
                  adaptive=True)
 
 
-def solved() -> dict[str, Any]:
-    """What a student has kept who filled in everything: the folded solutions of notebook 05."""
-    from test_exercises import FOLDER, SOLUTION, nbformat
+def solutions() -> dict[str, str]:
+    """The folded solutions of notebook 05, by the names of the functions."""
+    cells = nbformat.read(FOLDER / "05_ppo_from_parts.ipynb", as_version=4).cells
+    found = [source for cell in cells if cell.cell_type == "markdown" for source in SOLUTION.findall(cell.source)]
+    return {source.split("(")[0].removeprefix("def "): source for source in found}
 
-    known: dict[str, Any] = {"math": math, "torch": torch, "F": F, "Tensor": torch.Tensor}
-    for cell in nbformat.read(FOLDER / "05_ppo_from_parts.ipynb", as_version=4).cells:
-        for solution in SOLUTION.findall(cell.source) if cell.cell_type == "markdown" else ():
-            exec(solution, known)
+
+def solved() -> dict[str, Any]:
+    """What a student has kept who filled in everything."""
+    known: dict[str, Any] = {"math": math, "torch": torch, "F": F}
+    for source in solutions().values():
+        exec(source, known)
     return {name: thing for name, thing in known.items() if name.startswith("my_")}
 
 
@@ -84,5 +93,20 @@ def test_a_whole_whose_part_was_removed_takes_the_package_s() -> None:
     del whole.__globals__["my_gae"]
     own = parts({"my_ppo_iteration": whole})
     assert own.made_by["gae"] == "the package" and whole.__globals__["my_gae"] is ppo.gae
+    found, _ = run(own, SMALL, how_often_five)
+    assert found[0] == pytest.approx(run(None, SMALL, how_often_five)[0][0], rel=1e-5, abs=1e-5)
+
+
+def test_a_student_who_fills_in_the_notebook_trains_with_all_parts(tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check cells of 05 keep each function; the last one calls the others, also where it is read again."""
+    monkeypatch.delenv(IGNORED, raising=False)
+    names: dict[str, Any] = {"math": math, "torch": torch, "F": F}
+    for name, source in solutions().items():
+        names[name] = typed(source, name, **names)
+        check = getattr(checks, f"check_{name.removeprefix('my_')}")
+        assert "Kept in " in str(checks.keep(check(names[name]), check, tmp_path))
+    own = parts(checks.kept(tmp_path))
+    assert set(own.made_by.values()) == {"you"}
     found, _ = run(own, SMALL, how_often_five)
     assert found[0] == pytest.approx(run(None, SMALL, how_often_five)[0][0], rel=1e-5, abs=1e-5)

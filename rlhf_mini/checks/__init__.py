@@ -26,6 +26,7 @@ from rlhf_mini.checks.runs import check_best_of_n, check_best_score, check_kl_pe
 from rlhf_mini.checks.scales import check_adapt_kl_coef, check_whiten
 from rlhf_mini.checks.surrogate import check_policy_loss
 from rlhf_mini.checks.tokens import check_sft_loss, check_token_logprobs
+from rlhf_mini.checks.whole_iteration import check_ppo_iteration
 from rlhf_mini.checks.wrong_reward import check_best_policy, check_without_length, check_worth_of_words
 
 __all__ = ["check_adapt_kl_coef", "check_agreement", "check_best_of_n", "check_best_policy", "check_best_score",
@@ -33,7 +34,7 @@ __all__ = ["check_adapt_kl_coef", "check_agreement", "check_best_of_n", "check_b
            "check_ending_reward", "check_first_wins", "check_gae", "check_grpo_advantages", "check_implicit_reward",
            "check_k3", "check_kl_per_ending", "check_labels", "check_mean_nll", "check_padded_batch",
            "check_pair_loss", "check_pairs", "check_plackett_luce", "check_policy_gradient", "check_policy_loss",
-           "check_rloo_advantages", "check_row", "check_scores", "check_sft_loss", "check_shaped_rewards",
-           "check_swap_head", "check_temperature", "check_tie_groups", "check_token_logprobs", "check_top_k",
-           "check_value_loss", "check_whiten", "check_win_rate", "check_without_length", "check_worth_of_words",
-           "keep", "kept"]
+           "check_ppo_iteration", "check_rloo_advantages", "check_row", "check_scores", "check_sft_loss",
+           "check_shaped_rewards", "check_swap_head", "check_temperature", "check_tie_groups", "check_token_logprobs",
+           "check_top_k", "check_value_loss", "check_whiten", "check_win_rate", "check_without_length",
+           "check_worth_of_words", "keep", "kept"]

@@ -89,7 +89,24 @@ def replaced_in_place(model: Any) -> nn.Module:
     return nn.Sequential(model.trunk, model.lm_head)
 
 
-SWAP_MISTAKES = (bias_kept, on_the_logits, output_for_each_token, trunk_made_anew, head_alone, replaced_in_place)
+class FrozenFirst(nn.Module):
+    """A trunk that gives no gradient, and a head."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, tokens: Tensor) -> Any:
+        return self.head(self.trunk(tokens).detach())
+
+
+def trunk_frozen(model: Any) -> nn.Module:
+    """the trunk gets no gradient: leave torch.no_grad and detach out, because the fit trains trunk and head"""
+    return FrozenFirst(model.trunk, nn.Linear(model.lm_head.in_features, 1, bias=False))
+
+
+SWAP_MISTAKES = (trunk_frozen, bias_kept, on_the_logits, output_for_each_token, trunk_made_anew, head_alone,
+                 replaced_in_place)
 
 
 def swap_facts(function: Any, vocabulary: int, width: int) -> dict[str, Any]:
@@ -116,7 +133,20 @@ def swap_facts(function: Any, vocabulary: int, width: int) -> dict[str, Any]:
                 "new numbers beside the trunk": sum(x.numel() for x in new),
                 "whether the head reads the states": bool(read and torch.allclose(
                     scores, states @ new[0].view(-1, 1), atol=1e-5)),
-                "whether the language model still gives its logits": same_numbers(model(tokens), logits)}
+                "whether the language model still gives its logits": same_numbers(model(tokens), logits),
+                "whether the trunk can learn": all(learns(made, tokens))}
+
+
+def learns(made: nn.Module, tokens: Tensor) -> list[bool]:
+    """Whether each of the module's numbers gets a gradient from the scores."""
+    with torch.enable_grad():
+        try:
+            total = made(tokens).sum()
+        except Exception:
+            return [False]
+        if not total.requires_grad:
+            return [False]
+        return [x is not None for x in torch.autograd.grad(total, list(made.parameters()), allow_unused=True)]
 
 
 def same_numbers(a: Tensor, b: Tensor) -> bool:

@@ -98,10 +98,15 @@ def places(ranking: TieGroups) -> Pairs:
     return list(combinations(range(len(ranking)), 2))
 
 
+def first_group_only(ranking: TieGroups) -> Pairs:
+    """only the endings of the first group are compared: those of later groups are better than the ones below them"""
+    return [(i, j) for i in ranking[0] for group in ranking[1:] for j in group]
+
+
 PAIRS = PlainExercise(
     name="pairs",
     right=pairs_of,
-    mistakes=[tied_pairs, worse_first, next_group_only, places],
+    mistakes=[tied_pairs, worse_first, next_group_only, first_group_only, places],
     cases={"without a tie": {"ranking": [[1], [2], [0]]}, "with a tie for best": {"ranking": [[2, 3], [1], [0]]},
            "with two ties": {"ranking": [[3, 0], [1, 2]]}, "with all tied": {"ranking": [[0, 1, 2]]}},
     any_order=True,
@@ -123,12 +128,12 @@ def share_alike(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 def ties_are_unlike(a: Sequence[float], b: Sequence[float]) -> float | None:
     """pairs that one of them ties are counted: divide by the number of pairs that both order"""
-    return None if share_alike(a, b) is None else fmean(x * y > 0 for x, y in _orders(a, b))
+    return fmean(x * y > 0 for x, y in _orders(a, b))
 
 
 def ties_are_alike(a: Sequence[float], b: Sequence[float]) -> float | None:
     """a pair that one of them ties counts as alike: leave it out, because a tie is no order"""
-    return None if share_alike(a, b) is None else fmean(x * y >= 0 for x, y in _orders(a, b))
+    return fmean(x * y >= 0 for x, y in _orders(a, b))
 
 
 def kendall(a: Sequence[float], b: Sequence[float]) -> float | None:
@@ -139,7 +144,13 @@ def kendall(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 def equal_ranks(a: Sequence[float], b: Sequence[float]) -> float | None:
     """this compares the rank of each ending: compare the order of each two endings"""
-    return None if share_alike(a, b) is None else fmean(x == y for x, y in zip(a, b, strict=True))
+    return fmean(x == y for x, y in zip(a, b, strict=True))
+
+
+def ties_of_one_counted(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """pairs that the first annotator ties are counted: leave a pair out if either of the two ties it"""
+    ordered = [x * y > 0 for x, y in _orders(a, b) if y]
+    return fmean(ordered) if ordered else None
 
 
 def zero_without_pairs(a: Sequence[float], b: Sequence[float]) -> float:
@@ -150,9 +161,10 @@ def zero_without_pairs(a: Sequence[float], b: Sequence[float]) -> float:
 AGREEMENT = PlainExercise(
     name="agreement",
     right=share_alike,
-    mistakes=[ties_are_unlike, ties_are_alike, kendall, equal_ranks, zero_without_pairs],
+    mistakes=[ties_are_unlike, ties_are_alike, ties_of_one_counted, kendall, equal_ranks, zero_without_pairs],
     cases={"without ties": {"ranks_a": [0, 1, 2], "ranks_b": [0, 2, 1]},
            "with a tie": {"ranks_a": [0, 1, 2, 3], "ranks_b": [1, 0, 2.5, 2.5]},
+           "with a tie and falling ranks": {"ranks_a": [2, 3, 0.5, 0.5], "ranks_b": [0.5, 2, 0.5, 3]},
            "with ties of both": {"ranks_a": [0.5, 0.5, 2, 3], "ranks_b": [3, 1, 1, 1]},
            "with no pair that both order": {"ranks_a": [0, 1, 2], "ranks_b": [1, 1, 1]}},
 )

@@ -132,6 +132,13 @@ def found(seed: Mapping[str, Any], path: str, key: str) -> float:
     return math.nan if "diverged" in one else float(one["evaluation"][key])
 
 
+def of_seeds(values: Sequence[float], form: str = "") -> Measured | str:
+    """The mean over the seeds ± half their range; the number itself where there is one seed only."""
+    if len(values) > 1:
+        return over_seeds(values, form)
+    return f"{100 * values[0]:.0f} %" if "%" in form else f"{values[0]:{'+' if '+' in form else ''}.2f}"
+
+
 def outcomes(repairs: Seeds) -> dict[str, dict[str, Any]]:
     """What each repair has come to: score by its own reward model and by the first, gold, KL, sense, variety."""
     figures = {"proxy_mean": "own score", "proxy_first": "first's score", "gold_mean": "gold", "kl": "KL",
@@ -140,7 +147,7 @@ def outcomes(repairs: Seeds) -> dict[str, dict[str, Any]]:
     for path in ("baseline", *(path for path, _ in CLAIMS.values())):
         each = {key: [found(seed, path, key) for seed in repairs.values()] for key in figures
                 if path != "baseline" or key != "proxy_first"}
-        rows[NAMES[path]] = {figures[key]: over_seeds(values, "%" if key in SHARES else "")
+        rows[NAMES[path]] = {figures[key]: of_seeds(values, "%" if key in SHARES else "")
                              for key, values in each.items()}
     return rows
 
@@ -163,7 +170,8 @@ def against_control(repairs: Seeds, path: str, control: str, key: str = "gold_me
         return {"less its control": "diverged", "seeds": f"in {sum(map(math.isnan, each))} of {len(each)}"}
     higher, lower = (sum(sign * one > MOVED for one in each) for sign in (1, -1))
     said = "more" if higher == len(each) else "less" if lower == len(each) else "not settled"
-    return {"less its control": over_seeds(each, "+"), "seeds": f"{higher} up, {lower} down", "so": said}
+    said = said if len(each) > 1 else "one seed"
+    return {"less its control": of_seeds(each, "+"), "seeds": f"{higher} up, {lower} down", "so": said}
 
 
 def alarms(repairs: Seeds, kind: str) -> dict[str, Any]:
@@ -178,9 +186,8 @@ def alarms(repairs: Seeds, kind: str) -> dict[str, Any]:
         ratios.append(mean["baseline"] / mean["sft"])
         sense, each = np.array(members["baseline"]["coherent"]), np.array(members["baseline"]["disagreement"])
         told.append(told_apart(each[sense == 0], each[sense == 1]))
-    return {"baseline's over fine-tuned": over_seeds(ratios),
-            "nonsense told from sense": over_seeds([one for one in told if not math.isnan(one)], "%")
-            if sum(not math.isnan(one) for one in told) > 1 else "not known"}
+    return {"baseline's over fine-tuned": of_seeds(ratios),
+            "nonsense told from sense": "not known" if any(map(math.isnan, told)) else of_seeds(told, "%")}
 
 
 def told_apart(high: Sequence[float] | np.ndarray[Any, Any], low: Sequence[float] | np.ndarray[Any, Any]) -> float:

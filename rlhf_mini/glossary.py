@@ -47,8 +47,8 @@ GLOSSARY = {
     "mask": Term("Ones where a token counts and zeros where it does not, such as the padding.", 2, "掩码"),
     "nat": Term("The unit of natural logarithms: one nat of probability is a factor of e = 2.718.", 1, "奈特"),
     "padding": Term("Tokens that make rows equally long and mean nothing.", 2, "填充"),
-    "perplexity": Term("e to the power of the loss: among so many equally likely tokens a model might as well "
-                       "choose.", 1, "困惑度"),
+    "perplexity": Term("e to the power of the loss: a choice among so many equally likely tokens has the same loss.",
+                       1, "困惑度"),
     "Plackett–Luce": Term("A model of rankings: take the best by softmax over the scores, then the best of the rest, "
                           "and so on.", 4, "Plackett–Luce 模型"),
     "policy": Term("The language model that is being trained by reinforcement learning: the agent.", 0, "策略"),
@@ -74,7 +74,7 @@ GLOSSARY = {
                   "the fine-tuned model.", 0, "得分"),
     "temperature": Term("What logits are divided by before softmax: below 1 the likely tokens gain.", 1, "温度"),
     "tie group": Term("Endings that an annotator finds equally good.", 3, "并列组"),
-    "token": Term("A piece of text with a number: a word, a part of one, or a sign.", 1, "词元"),
+    "token": Term("A piece of text with a number: a word, a part of one, or a punctuation mark.", 1, "词元"),
     "top-k": Term("Only the k tokens with the largest logits can be drawn; all others get probability 0.", 1,
                   "top-k 采样"),
     "trunk": Term("The model without its head: tokens go in, a hidden state for each comes out.", 4, "主干"),

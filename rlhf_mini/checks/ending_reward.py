@@ -48,16 +48,23 @@ def not_summed(score: float, logp: Tensor, logp_ref: Tensor, kl_coef: float) -> 
     return score - kl_coef * (logp - logp_ref)
 
 
+def never_below_zero(score: float, logp: Tensor, logp_ref: Tensor, kl_coef: float) -> Tensor:
+    """a sum below 0 is cut to 0: only the mean over many endings cannot be negative, so keep it"""
+    return score - kl_coef * (logp - logp_ref).sum().clamp(min=0)
+
+
 ENDING_REWARD = PlainExercise(
     name="the reward of an ending",
     right=ending_reward,
-    mistakes=[kl_added, coefficient_missing, coefficient_on_all, averaged, not_summed],
+    mistakes=[kl_added, coefficient_missing, coefficient_on_all, averaged, not_summed, never_below_zero],
     cases={
         "where the policy likes its tokens more": {
             "score": 2.0, "logp": torch.tensor([-1.0, -1.0]), "logp_ref": torch.tensor([-2.0, -1.5]), "kl_coef": 0.2},
         "where it likes one less": {
             "score": -0.5, "logp": torch.tensor([-0.25, -3.0, -0.5]), "logp_ref": torch.tensor([-1.0, -1.25, -4.0]),
             "kl_coef": 0.15},
+        "where it likes all less": {
+            "score": 1.0, "logp": torch.tensor([-2.0, -1.5]), "logp_ref": torch.tensor([-1.0, -1.0]), "kl_coef": 0.2},
         "with kl_coef 0": {
             "score": 1.5, "logp": torch.tensor([-0.5, -2.0]), "logp_ref": torch.tensor([-1.0, -6.0]), "kl_coef": 0.0},
         "where policy and reference agree": {

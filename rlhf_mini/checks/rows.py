@@ -164,10 +164,16 @@ def shifted_labels(tokens: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> T
     return torch.where(torch.arange(tokens.shape[1], device=tokens.device) == tokens.shape[1] - 1, -100, moved)
 
 
+def window_early(tokens: Tensor, prompt_lengths: Tensor, lengths: Tensor) -> Tensor:
+    """the labels stand one place early: the last token of the prompt has one, and the EOS has none"""
+    return labels(tokens, prompt_lengths - 1, lengths - 1)
+
+
 LABELS = PlainExercise(
     name="labels",
     right=labels,
-    mistakes=[prompt_labelled, padding_labelled, eos_unlabelled, first_unlabelled, zero_labels, shifted_labels],
+    mistakes=[prompt_labelled, padding_labelled, eos_unlabelled, first_unlabelled, zero_labels, shifted_labels,
+              window_early],
     cases={"without padding": {"tokens": torch.tensor([[5, 6, 7, 2], [8, 9, 5, 2]]),
                                "prompt_lengths": torch.tensor([2, 1]), "lengths": torch.tensor([4, 4])},
            "with the EOS, 2, as padding": {"tokens": torch.tensor([[5, 6, 7, 9, 2], [8, 4, 2, 2, 2]]),

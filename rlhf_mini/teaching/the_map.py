@@ -31,7 +31,7 @@ ARROWS = (
     Arrow("pretrained\nmodel", "fine-tuned\nmodel", "demonstrations"),
     Arrow("fine-tuned\nmodel", "rankings", "writes 4 endings,\nannotators rank"),
     Arrow("rankings", "reward\nmodel", "fit"), Arrow("fine-tuned\nmodel", "reference\n(frozen)", "copy"),
-    Arrow("fine-tuned\nmodel", "policy", "copy"), Arrow("reward\nmodel", "score", "gives"),
+    Arrow("fine-tuned\nmodel", "policy", "copy"), Arrow("reward\nmodel", "score", "gives", True),
     Arrow("policy", "endings", "writes", True), Arrow("endings", "score", "get a", True),
     Arrow("policy", "KL", "compared", True), Arrow("reference\n(frozen)", "KL", "compared", True),
     Arrow("score", "reward =\nscore − β · KL", "plus", True),

@@ -55,8 +55,9 @@ def curves(histories: Histories, *keys: str) -> NDArray[Any]:
 
 def _name_arms(ax: Axes) -> None:
     """Write the arms' names at the ends of their curves; after limits and scale of the axes are set."""
-    ends = [ax.transAxes.inverted().transform(ax.transData.transform((0, line.get_ydata()[-1])))[1]
-            for line in ax.lines[:2]]  # from 0, the bottom, to 1
+    last = [np.asarray(line.get_ydata(), float)[-1] for line in ax.lines[:2]]
+    ends = [float(np.asarray(ax.transAxes.inverted().transform(ax.transData.transform((0.0, y))))[1])
+            for y in last]  # from 0, the bottom, to 1
     with_kl, without = (float(np.clip(end, 0.03, 0.97)) for end in ends)
     if abs(gap := without - with_kl) < APART:
         push = (APART - abs(gap)) / 2 * (1 if gap >= 0 else -1)
@@ -75,8 +76,9 @@ def alarm_times(rang: Mapping[int, Mapping[str, int | None]], ax: Axes | None = 
                                                                                for found in rang.values()])))
     for row, key in enumerate(reversed(keys)):
         for i, found in enumerate(rang.values()):
-            rings = found[key] is not None
-            ax.plot(found[key] if rings else NEVER, row + 0.13 * (i - 2), marker="osD^v"[i % 5], markersize=5.5,
+            when = found[key]
+            rings = when is not None
+            ax.plot(NEVER if when is None else when, row + 0.13 * (i - 2), marker="osD^v"[i % 5], markersize=5.5,
                     color=plots.STYLES["ppo_no_kl"].color if rings else GREY, linestyle="none",
                     markerfacecolor=plots.STYLES["ppo_no_kl"].color if rings else "none")
         ax.axhline(row - 0.5, color="#DDDDDD", linewidth=0.7)
@@ -167,7 +169,7 @@ def print_alarms(histories: Histories, alarms: Mapping[str, Alarm]) -> None:
     rang, false = (first_alarms(histories, alarms, arm) for arm in ("ppo_no_kl", "ppo"))
     rows = [["", *(f"seed {seed}" for seed in rang), "coherent by then", "false alarms"]]
     for key in alarms:
-        left = [histories[seed]["ppo_no_kl"]["coherent"][when[key] - 1] for seed, when in rang.items() if when[key]]
+        left = [histories[seed]["ppo_no_kl"]["coherent"][at - 1] for seed, when in rang.items() if (at := when[key])]
         rows.append([key, *(str(found[key] or "never") for found in rang.values()),
                      f"{min(left):.0%} to {max(left):.0%}" if left else "",
                      f"{sum(bool(found[key]) for found in false.values())} of {len(false)} seeds"])

@@ -130,14 +130,6 @@ def test_gold_of_the_readable_is_exact_because_all_others_have_the_same() -> Non
     assert np.isnan(over.readable_gold([over.UNREADABLE], [0.0])).all()
 
 
-def test_gold_of_the_readable_is_drawn_beside_that_of_all() -> None:
-    history = [{"arm": "ppo_no_kl", "iteration": i, "kl": float(i * i), "gold": gold, "grammatical": share}
-               for i, (gold, share) in enumerate([(0.5, 1.0), (over.UNREADABLE / 2 + 0.5, 0.5)])]
-    drawn = lines(over.gold_of_readable(history))
-    assert list(drawn) == ["all endings, PPO without KL", "those that can be read", "one that cannot"]
-    assert drawn["those that can be read"].get_xdata().tolist() == [0, 1]
-    assert drawn["those that can be read"].get_ydata() == pytest.approx([0.5, 1.0])
-
 
 # --- recorded seeds ---------------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from rlhf_mini import plots
 from rlhf_mini.plots.backend import picture, subplots
-from rlhf_mini.teaching.overoptimisation.measuring import UNREADABLE, readable_gold
 
 if TYPE_CHECKING:  # plots imports matplotlib, in its own way
     from matplotlib.axes import Axes
@@ -76,23 +75,6 @@ def _draw_rewards(ax: Axes, kl: NDArray[np.float64], gold: NDArray[np.float64], 
         _, colour, _, _ = KINDS[kind]
         ax.plot(distance, values, color=colour, linestyle=dash, marker=marker, markersize=6, linewidth=1.3,
                 markerfacecolor=colour if kind == "gold" else "white", label=f"{kind}, {name}")
-
-
-@picture
-def gold_of_readable(history: Sequence[Mapping[str, Any]], arm: str = "ppo_no_kl", ax: Axes | None = None) -> Axes:
-    """One arm's gold reward over √KL: of all its endings, and of those that the reader can parse."""
-    ax = plots.labelled_axes(ax, "Gold: all endings, and those that can be read", "√KL (√nats per ending)",
-                             "gold reward (s.d.)")
-    _, kl = plots.series(history, arm, "kl")
-    _, gold = plots.series(history, arm, "gold")
-    _, grammatical = plots.series(history, arm, "grammatical")
-    style, distance = plots.STYLES[arm], np.sqrt(np.maximum(kl, 0))
-    for values, colour, marker, label in ((gold, style.color, style.marker, f"all endings, {style.label}"),
-                                          (readable_gold(gold, grammatical), PURPLE, "D", "those that can be read")):
-        ax.plot(distance, values, color=colour, linestyle="none", marker=marker, markersize=4.5, label=label)
-    ax.axhline(UNREADABLE, color=GREY, linestyle=":", linewidth=1.2, label="one that cannot")
-    ax.legend(fontsize=8, frameon=False)
-    return ax
 
 
 @picture

@@ -38,7 +38,7 @@ def test_what_a_model_wrote_is_escaped_everywhere() -> None:
     rows = [{"iteration": 1, "story": "He sang."}, {"iteration": 4, "story": f"He sang {NASTY}"}]
     told = {"0": {"told": {"6": [story]}}}
     for cards in (story_cards.of_arms(told, {"0": "ppo_no_kl"}, [6]), story_cards.told_over_iterations(NASTY, rows),
-                  story_cards.of_samples({NASTY: ("sft", samples([NASTY, "b"]))}, 1)):
+                  story_cards.of_samples({NASTY: ("sft", samples([NASTY, "b"]))}, [0])):
         text = cards._repr_html_()
         assert not re.search(r"<script|<b>bold", text)
         assert "&lt;script&gt;" in text
@@ -59,7 +59,7 @@ def test_cards_name_the_first_iteration_of_each_story() -> None:
 
 
 def test_plain_text_of_cards_fits_a_line() -> None:
-    lines = repr(story_cards.of_samples({"before": ("sft", samples(["word " * 60] * 2))}, 2)).splitlines()
+    lines = repr(story_cards.of_samples({"before": ("sft", samples(["word " * 60] * 2))}, range(2))).splitlines()
     assert max(map(len, lines)) <= 110 and lines[0] == OPENING
 
 

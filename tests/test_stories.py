@@ -25,7 +25,7 @@ def test_price_and_iteration_move_the_story_and_the_dot() -> None:
     widget.price.value = "0.15"
     assert "finer" in widget.card.value
     widget.iteration.value = "1"
-    assert "fine</span>" in widget.card.value and "score +0.50" in widget.card.value
+    assert "fine<br>" in widget.card.value and "score +0.50" in widget.card.value
     assert free != widget.card.value
     assert widget._repr_mimebundle_()["text/html"] == widget.card.value
 

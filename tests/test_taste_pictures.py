@@ -137,14 +137,14 @@ def test_scores_are_drawn_over_the_truth_with_or_without_nonsense(nonsense: int)
 
 def test_cards_escape_every_text_and_name_the_preferred_one() -> None:
     stories = [("<b>Once</b>", "5 < 6 & so", "<script>x</script>"), ("Twice", "a", "b"), ("Never asked", "c", "d")]
-    page = str(pictures.story_cards(stories, {"<b>Once</b>": "after", "Twice": "neither"}, "<i>Ada</i>").data)
-    assert "<script>" not in page and "<b>Once" not in page and "<i>" not in page
+    page = pictures.story_cards(stories, {"<b>Once</b>": "after", "Twice": "neither"}, "<i>Ada</i>")._repr_html_()
+    assert "<script>" not in page and "<b>Once" not in page and "<i>Ada" not in page
     assert "&lt;script&gt;x" in page and "5 &lt; 6 &amp; so" in page
-    first, second, third = page.split("\n")
+    first, second, third = page.split("<p>")[1:]
     assert first.count("preferred by &lt;i&gt;Ada") == 1 and first.index("after: the policy") < first.index("preferred")
     assert second.count("a tie") == 2
     assert "preferred" not in third and "tie" not in third
 
 
 def test_no_story_makes_an_empty_page() -> None:
-    assert pictures.story_cards([], {}, "Ada").data == ""
+    assert pictures.story_cards([], {}, "Ada")._repr_html_() == ""

@@ -13,7 +13,8 @@ from rlhf_mini.plots import STYLES
 
 WIDE = 110  # characters of a line where there is no browser
 ROW = "display: flex; flex-wrap: wrap; gap: 0.6em; margin: 0.2em 0 1em 0"
-CARD = "flex: 1 1 15em; max-width: 26em; padding: 0.3em 0.7em; border-left: 4px solid {colour}; line-height: 1.35"
+CARD = ("flex: 1 1 15em; max-width: 26em; overflow-wrap: anywhere; padding: 0.3em 0.7em; "
+        "border-left: 4px solid {colour}; line-height: 1.35")
 
 
 class Card(NamedTuple):
@@ -39,7 +40,7 @@ class StoryCards:
         before = [None, *(card.ending for card in cards[:-1])] if self.compare else [None] * len(cards)
         return "".join(
             f"<div style='{CARD.format(colour=escape(card.colour))}'><b>{escape(card.title)}</b><br>"
-            f"{underlined(card.ending, old)}<br><small>{escape(worth(card))}</small></div>"
+            f"{underlined(card.ending, old)}{'<br>' * bool(card.worth)}<small>{escape(worth(card))}</small></div>"
             for card, old in zip(cards, before, strict=True))
 
     def __repr__(self) -> str:
@@ -47,8 +48,8 @@ class StoryCards:
         lines = []
         for opening, cards in self.rows:
             lines.append(textwrap.fill(opening, WIDE))
-            lines += [textwrap.fill(f"{card.title}: {card.ending} ({worth(card)})", WIDE, initial_indent="  ",
-                                    subsequent_indent="    ") for card in cards]
+            lines += [textwrap.fill(f"{card.title}: {card.ending}{f' ({worth(card)})' * bool(card.worth)}", WIDE,
+                                    initial_indent="  ", subsequent_indent="    ") for card in cards]
         return "\n".join(lines)
 
 
@@ -96,10 +97,10 @@ def of_arms(runs: Mapping[str, Mapping[str, Any]], arms: Mapping[str, str], iter
     return StoryCards(rows, compare=True)
 
 
-def of_samples(models: Mapping[str, tuple[str, Any]], count: int) -> StoryCards:
-    """The first endings of several models for the same openings: title -> (name of its style, samples)."""
-    openings = next(iter(models.values()))[1].prompts[:count]
-    return StoryCards([(opening, [
+def of_samples(models: Mapping[str, tuple[str, Any]], shown: Sequence[int]) -> StoryCards:
+    """What several models made of some openings, by their places: title -> (name of its style, samples)."""
+    openings = next(iter(models.values()))[1].prompts
+    return StoryCards([(openings[i], [
         Card(title, samples.endings[i], {"score": float(samples.proxy[i]),
-                                         "gold": tales.gold_reward(opening, samples.endings[i])}, colour_of(style))
-        for title, (style, samples) in models.items()]) for i, opening in enumerate(openings)])
+                                         "gold": tales.gold_reward(openings[i], samples.endings[i])}, colour_of(style))
+        for title, (style, samples) in models.items()]) for i in shown])

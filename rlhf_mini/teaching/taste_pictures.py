@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from IPython.display import HTML
 from numpy.typing import NDArray
 
 from rlhf_mini.plots import STYLES, Style, labelled_axes
 from rlhf_mini.plots.backend import picture, subplots
+from rlhf_mini.teaching.story_cards import Card, StoryCards
 from rlhf_mini.teaching.taste import WinRate
 from rlhf_mini.teaching.taste_tables import Runs
 
@@ -135,25 +134,17 @@ def _dot(ax: Axes, style: Style, y: float, middle: float, low: float, high: floa
 # --- stories ----------------------------------------------------------------------------------------------------
 
 SIDES = {"before": ("before: the fine-tuned model", GREY), "after": ("after: the policy", LEARNT.color)}
-CARD = ("flex: 1 1 20em; min-width: 0; overflow-wrap: anywhere; padding: 0.4em 0.8em; border: 1px solid #8C8C8C; "
-        "border-left: 5px solid {}; border-radius: 4px")
 
 
-def story_cards(stories: Iterable[tuple[str, str, str]], verdicts: Mapping[str, str], annotator: str) -> HTML:
+def story_cards(stories: Iterable[tuple[str, str, str]], verdicts: Mapping[str, str], annotator: str) -> StoryCards:
     """Each story (opening, ending before, ending after) as two cards; the preferred one says so.
 
-    `verdicts` has "before", "after" or "neither" for each opening. All texts are escaped, colours are those of the
-    page, and where styles are removed the words are still there.
+    `verdicts` has "before", "after" or "neither" for each opening.
     """
-    return HTML("\n".join(_story(*story, verdicts.get(story[0], ""), annotator) for story in stories))
+    def title(side: str, verdict: str) -> str:
+        mark = f" · preferred by {annotator}" if verdict == side else " · a tie" if verdict == "neither" else ""
+        return SIDES[side][0] + mark
 
-
-def _story(opening: str, before: str, after: str, verdict: str, annotator: str) -> str:
-    cards = []
-    for side, ending in (("before", before), ("after", after)):
-        label, colour = SIDES[side]
-        mark = f" · <b>preferred by {html.escape(annotator)}</b>" if verdict == side else ""
-        mark = " · a tie" if verdict == "neither" else mark
-        cards.append(f'<div style="{CARD.format(colour)}"><small>{label}{mark}</small><br>{html.escape(ending)}</div>')
-    return (f'<div style="margin: 0.6em 0 1.2em; max-width: 60em"><p><b>{html.escape(opening)}</b></p>'
-            f'<div style="display: flex; flex-wrap: wrap; gap: 0.8em">{"".join(cards)}</div></div>')
+    return StoryCards([(opening, [Card(title(side, verdicts.get(opening, "")), ending, {}, SIDES[side][1])
+                                  for side, ending in (("before", before), ("after", after))])
+                       for opening, before, after in stories])

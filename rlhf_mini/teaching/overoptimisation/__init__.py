@@ -31,7 +31,7 @@ from rlhf_mini.teaching.overoptimisation.recorded import (
     sweep_table,
     turning_points,
 )
-from rlhf_mini.teaching.overoptimisation.stories import StoryAgainstPrice, story_card
+from rlhf_mini.teaching.overoptimisation.stories import StoryAgainstPrice
 
 __all__ = [
     "BLUE",
@@ -55,7 +55,6 @@ __all__ = [
     "results_over_seeds",
     "rewards_over_distance",
     "scores_before_and_after",
-    "story_card",
     "sweep_table",
     "training_curves",
     "turning_points",

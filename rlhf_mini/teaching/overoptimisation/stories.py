@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import ipywidgets
 
 from rlhf_mini.errors import InputError
 from rlhf_mini.plots import STYLES
+from rlhf_mini.teaching.story_cards import Card, StoryCards, colour_of
 
 WIDTH, HEIGHT, MARGIN = 330, 200, 34
-TEXT = "max-width: 46em; line-height: 1.5; overflow-wrap: anywhere"
 
 
 class StoryAgainstPrice(ipywidgets.VBox):
@@ -45,9 +44,11 @@ class StoryAgainstPrice(ipywidgets.VBox):
     def _show(self) -> None:
         run = self.runs[self.price.value]
         story = run["told"][self.iteration.value][self.opening.value]
-        head = f"KL coefficient {self.price.value}, iteration {self.iteration.value}"
-        self.card.value = (f'<div style="display: flex; flex-wrap: wrap; gap: 1.5em">{story_card(head, story)}'
-                           f'{path_picture(run["history"], int(self.iteration.value))}</div>')
+        card = Card(f"KL coefficient {self.price.value}, iteration {self.iteration.value}", story["ending"],
+                    {"score": story["proxy"], "gold": story["gold"]}, colour_of("ppo"))
+        told = StoryCards([(story["opening"], [card])])._repr_html_()
+        self.card.value = (f'<div style="display: flex; flex-wrap: wrap; gap: 1.5em"><div style="flex: 1 1 22em">{told}'
+                           f'</div>{path_picture(run["history"], int(self.iteration.value))}</div>')
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """As any widget; without a kernel, the card as it stands."""
@@ -55,14 +56,6 @@ class StoryAgainstPrice(ipywidgets.VBox):
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         data["text/plain"], data["text/html"] = "The story against the price", self.card.value
         return bundle
-
-
-def story_card(head: str, story: Mapping[str, Any]) -> str:
-    """An opening, its ending, score and gold, as HTML; whatever a model has written is shown as it is."""
-    figures = f"score {story['proxy']:+.2f}, gold {story['gold']:+.2f}"
-    return (f'<div style="{TEXT}; flex: 1 1 22em"><b>{escape(head)}</b><p>{escape(story["opening"])} '
-            f'<span style="background: rgba(86, 180, 233, 0.25)">{escape(story["ending"])}</span></p>'
-            f"<p><b>{figures}</b></p></div>")
 
 
 def path_picture(history: Mapping[str, Sequence[float]], iteration: int) -> str:

@@ -1,13 +1,16 @@
 """Build notebooks/10_the_clinic.ipynb from its cells."""
-import sys, json
+import json
+import sys
 from pathlib import Path
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from rlhf_mini.teaching.clinic_cases import clinic
-from rlhf_mini.teaching.clinic import diagnose
+
 from rlhf_mini.checks.clinic import check_diagnosis
+from rlhf_mini.teaching.clinic import diagnose
+from rlhf_mini.teaching.clinic_cases import clinic
 
 HIDE = {"jupyter": {"source_hidden": True}}
 ANSWER = {"jupyter": {"outputs_hidden": True}}

@@ -1,17 +1,17 @@
 """How `pytest --nbval` compares what the notebooks print: numbers with an error by value, all else to the letter.
 
-The rule itself is in `rlhf_mini.teaching.compared`.
+The rule itself is in `rlhf_mini.teaching.compared`. How a piece of HTML looks (its `style`) is not compared.
 """
 
 from __future__ import annotations
 
 import os
-from difflib import unified_diff
+import re
 from typing import Any
 
 from nbval.plugin import IPyNbCell
 
-from rlhf_mini.teaching.compared import MEASURED, differences
+from rlhf_mini.teaching.compared import differences
 
 # Kernels inherit these: sums are made by one thread of a CPU, whatever the machine has.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -26,28 +26,31 @@ class Output(str):
     __hash__ = str.__hash__
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, str) and (str.__eq__(self, other) or not differences(self, other))
+        return isinstance(other, str) and (str.__eq__(self, other) or not differences(str(self), str(other)))
 
     def __ne__(self, other: object) -> bool:
         return not self == other
 
 
-def pytest_assertrepr_compare(op: str, left: Any, right: Any) -> list[str] | None:
-    """What nbval prints below a cell that fails."""
-    if op != "==" or not isinstance(left, Output) or not isinstance(right, Output):
-        return None
-    if MEASURED.search(left):
-        return differences(left, right)
-    return list(unified_diff(str(left).splitlines(), str(right).splitlines(), lineterm="", n=1))  # pytest's own fails
-
+STYLE = re.compile(r"""\sstyle=(?:'[^']*'|"[^"]*")""")
 
 _sanitize = IPyNbCell.sanitize
+_format_output_compare = IPyNbCell.format_output_compare
 
 
 def sanitize(cell: IPyNbCell, output: Any) -> Any:
     """nbval compares what this returns; it comes here with every output, the stored and the new."""
     plain = _sanitize(cell, output)
-    return Output(plain) if isinstance(plain, str) else plain
+    return Output(STYLE.sub("", plain)) if isinstance(plain, str) else plain
+
+
+def format_output_compare(cell: IPyNbCell, key: str, stored: Any, new: Any) -> None:
+    """What nbval prints below a cell that fails."""
+    if not isinstance(stored, Output) or not isinstance(new, Output):
+        _format_output_compare(cell, key, stored, new)
+        return
+    cell.comparison_traceback += [f" mismatch '{key}':", *(f"  {line}" for line in differences(str(stored), str(new)))]
 
 
 IPyNbCell.sanitize = sanitize
+IPyNbCell.format_output_compare = format_output_compare

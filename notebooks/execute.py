@@ -31,7 +31,7 @@ def execute(path: Path) -> tuple[float, float]:
     os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", RLHF_MINI_IGNORE_MY_PARTS="1")  # as in conftest.py
     started, peak = time.monotonic(), [math.nan]
     client: Any = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", record_timing=False, coalesce_streams=True,
+        notebook, timeout=1800, kernel_name="python3", record_timing=False, coalesce_streams=True,
         resources={"metadata": {"path": str(FOLDER)}},
         on_cell_executed=lambda **_: peak.append(peak_memory(client.km.provisioner.pid)))
     client.execute()

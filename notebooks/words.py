@@ -1,5 +1,7 @@
 """How much there is to read: `python notebooks/words.py` prints a line for each notebook, and what is too much.
 
+With `--sheet` it writes the prediction sheet, `notebooks/guide/predictions.md`.
+
 Counted is the prose of Markdown cells: no headings, tables, code, formulas, and nothing that is folded (`<details>`). A
 sentence ends with a full stop, a question or exclamation mark or a colon at the end of a line, or with its paragraph or
 list item.
@@ -7,6 +9,7 @@ list item.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
@@ -16,6 +19,7 @@ from typing import Any, NamedTuple
 FOLDER = Path(__file__).parent
 MOST_WORDS, LONGEST_SENTENCE = 3000, 30  # of a notebook; in words
 SERIES, SERIES_WORDS = range(10), 26_000  # 00 to 09 together
+MINUTES, CORE_MINUTES, A_MINUTE = 5, 10, 180  # of an exercise and of a core one; words read in a minute
 STUB = re.compile(r"^def my_\w+\(.*?\n {4}\.\.\.\s*$", re.S | re.M)
 
 # Words with a plainer one beside them, and names that are not the project's: word -> what to write
@@ -34,6 +38,12 @@ class Reading(NamedTuple):
     long: list[str]  # sentences with more than LONGEST_SENTENCE words
     fancy: list[str]  # words of INSTEAD, with what to write
     stubs: int
+    core: int  # of the stubs, those that a short course is built on
+
+    @property
+    def minutes(self) -> int:
+        """What a person needs, about: reading, and writing what is missing."""
+        return round(self.words / A_MINUTE + MINUTES * (self.stubs - self.core) + CORE_MINUTES * self.core)
 
 
 def cells(path: Path) -> list[dict[str, Any]]:
@@ -71,18 +81,35 @@ def read(path: Path) -> Reading:
     fancy = [f"{match[0]!r}: write {plain!r}" for word, plain in INSTEAD.items()
              for match in re.finditer(rf"\b{word}\b", whole, re.I)]
     stubs = sum(len(STUB.findall(cell["source"])) for cell in cells(path) if cell["cell_type"] == "code")
-    return Reading(sum(map(count, paragraphs)), long, fancy, stubs)
+    core = len(re.findall(r"^\*\*Exercise[^*\n]*\(core\)", "\n".join(cell["source"] for cell in cells(path)), re.M))
+    return Reading(sum(map(count, paragraphs)), long, fancy, stubs, core)
+
+
+def sheet() -> str:
+    """The prediction sheet: every question of the series, with a line for the answer."""
+    lines = ["# Prediction sheet", "", "Print it. Write each answer down before you run the cell that shows it.", ""]
+    for path in sorted(FOLDER.glob("*.ipynb")):
+        source = "\n".join(cell["source"] for cell in cells(path) if cell["cell_type"] == "code")
+        questions = [ast.literal_eval(text) for text in re.findall(r"\bpredict\(((?:\s*\"[^\"\n]*\")+)\)", source)]
+        if questions:
+            title = f"## {path.stem[:2]} · {path.stem[3:].replace('_', ' ')}"
+            lines += [title, "", "| question | my prediction | found |", "|---|---|---|",
+                      *(f"| {question} | | |" for question in questions), ""]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--sheet"]:
+        (FOLDER / "guide" / "predictions.md").write_text(sheet(), encoding="utf-8")
+        sys.exit()
     chosen = [Path(name) for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb"))
     readings = {path.stem: read(path) for path in chosen}
     for name, one in readings.items():
-        print(f"{name:34} {one.words:5} words, {one.stubs:2} stubs, {len(one.long):3} long sentences, "
-              f"{len(one.fancy):3} words to replace")
+        print(f"{name:34} {one.words:5} words, {one.stubs:2} stubs ({one.core} core), {one.minutes:3} minutes, "
+              f"{len(one.long):3} long sentences, {len(one.fancy):3} words to replace")
         if len(sys.argv) > 1:
             print(*(f"    {count(sentence)} words: {sentence}" for sentence in one.long), sep="\n")
             print(*(f"    {word}" for word in one.fancy), sep="\n")
     series = [one for name, one in readings.items() if int(name[:2]) in SERIES]
     print(f"00 to 09 together: {sum(one.words for one in series)} words of {SERIES_WORDS}, "
-          f"{sum(one.stubs for one in series)} stubs")
+          f"{sum(one.stubs for one in series)} stubs ({sum(one.core for one in series)} core)")

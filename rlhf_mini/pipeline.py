@@ -109,7 +109,7 @@ def rlhf(context: RunContext, base: PreTrainedModel) -> dict[str, Any]:
     with_kl = optimise(context, "ppo", context.config.ppo, sft, score)  # prompts, endings, scores, updates
     no_kl = optimise(context, "ppo_no_kl", replace(context.config.ppo, kl_coef=0.0), sft, score)
     models = {"base": base, "sft": sft, "ppo": with_kl, "ppo_no_kl": no_kl}
-    return write_results(context, measure(context, models, score))  # rewards, grammar and coherence of each model
+    return write_results(context, measure(context, models, score))  # rewards, grammar, coherence
 
 
 def fine_tune(context: RunContext, base: PreTrainedModel) -> PreTrainedModel:

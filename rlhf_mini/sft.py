@@ -51,8 +51,8 @@ def fit_next_token(model: Any, optimizers: Sequence[torch.optim.Optimizer],
                    max_grad_norm: float = 1.0) -> Iterator[dict[str, float]]:
     """The loop of pretraining and fine-tuning: each batch comes with the share of the training done before it.
 
-    Raises: InputError where the loss or the gradient stops being a number; the weights are then those of the last
-    good step.
+    Raises: InputError where the loss or the gradient stops being a number; the weights are then
+    those of the last good step.
     """
     tokens = 0
     for step, (batch, progress) in enumerate(batches, start=1):

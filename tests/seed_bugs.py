@@ -98,7 +98,9 @@ BUGS += [
              "00_the_map", "05_ppo_from_parts", "06_ppo_with_kl", "07_when_the_reward_is_wrong", "08_your_taste",
              "09_metrics"),
     *numeric("PPO makes bad endings likelier", "whitened = masked_whiten(advantages, rollout.mask)",
-             "whitened = -masked_whiten(advantages, rollout.mask)", "00_the_map", "06_ppo_with_kl"),
+             "whitened = -masked_whiten(advantages, rollout.mask)", "00_the_map"),
+    *numeric("the parts make bad endings likelier", '"whiten": kl.masked_whiten,',
+             '"whiten": lambda x, mask: -kl.masked_whiten(x, mask),', "06_ppo_with_kl"),
     *numeric("a nat costs half its price", "penalty = -kl_coef *", "penalty = -0.5 * kl_coef *",
              "05_ppo_from_parts"),
     *numeric("DPO pays twice for a nat", "implicit = batch.kl_coef * masked_sum(",
@@ -123,7 +125,6 @@ def tampered(tree: Path, right: str = "", wrong: str = "") -> Path:
     """Copy what the notebooks need into `tree`, change one place of the package, and return the notebooks' folder."""
     for name in ("rlhf_mini", "assets", "notebooks", "tests"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "test_*", "my_rankings"))
-    shutil.copy(ROOT / "README.md", tree)  # a cell of 01 takes it for a model's folder, and is told that it is a file
     if right:
         path = place(tree, right)
         path.write_text(path.read_text("utf-8").replace(right, wrong), "utf-8")

@@ -120,6 +120,9 @@ CELLS = [
     ("print('name        x\\nfree 10.1 ± 0.2')", "name       x\nfree 9.9 ± 0.2\n", True),
     ("HTML('<td>82.5 ± 0.9 %</td>')", "<td>83.1 ± 0.9 %</td>", True),
     ("HTML('<td>62.5 ± 0.9 %</td>')", "<td>83.1 ± 0.9 %</td>", False),
+    ("HTML('<b style=\"color: red\">story</b>')", "<b style='color: blue'>story</b>", True),
+    ("HTML('<b>tale ' + 'x' * 9000 + '</b>')", "<b>story" + "x " * 9000 + "</b>", False),
+    ("print('\\n'.join(f'line {i} is old' for i in range(3000)))", "row of old\n" * 3000, False),
     ("print('loss 0.84')", "loss 0.83\n", False),
     ("print('loss  0.83')", "loss 0.83\n", False),
     ("print(os.environ['OMP_NUM_THREADS'], repr(os.environ['CUDA_VISIBLE_DEVICES']))", "1 ''\n", True),
@@ -150,6 +153,7 @@ def test_nbval_itself_compares_so_and_says_which_number_fails(tmp_path: Path) ->
     found = {int(cell): word for word, cell in re.findall(r"^(PASSED|FAILED) \S*::Cell (\d+)", done.stdout, re.M)}
     assert found == {0: "PASSED", **{number: "PASSED" if passes else "FAILED"
                                      for number, (*_, passes) in enumerate(CELLS, 1)}}, done.stdout
+    assert "plugin exception" not in done.stdout
     assert ("number 2 of 2: 2.31 ± 0.06 stored, 2.79 ± 0.06 new: the values are 5.7 combined errors apart (at most 4)"
             in done.stdout)
 

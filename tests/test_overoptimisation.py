@@ -1,4 +1,4 @@
-"""Overoptimisation: curves with known coefficients, numbers computed by hand, plots with labels and units."""
+"""Overoptimisation: numbers computed by hand, recorded seeds, plots with labels and units."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rlhf_mini import tales
 from rlhf_mini.errors import InputError
 from rlhf_mini.metrics import judge_tales
 from rlhf_mini.teaching import overoptimisation as over
+from rlhf_mini.teaching.overoptimisation import recorded as recorded_module
 
 matplotlib.use("Agg")
 LENGTH = [1.0, 1, 1, 1, -1, -1, -1, -1]
 KINDNESS = [1.0, 1, -1, -1, 1, 1, -1, -1]
-WHIM = [1.0, -1, 1, -1, 1, -1, 1, -1]
+NOISE = [1.0, -1, 1, -1, 1, -1, 1, -1]
 
 
 @pytest.fixture(autouse=True)
@@ -49,45 +48,9 @@ def lines(ax: Any) -> dict[str, Any]:
     return {str(line.get_label()): line for line in ax.get_lines()}
 
 
-def test_the_two_curves_at_distances_worked_out_by_hand() -> None:
-    best = over.GoldCurve("best_of_n", 2.0, 0.5, 1.0)
-    assert best([0, 1, 2, 4]).tolist() == [0, 1.5, 2, 0]
-    assert best.peak == 2.0
-    rl = over.GoldCurve("rl", 1.0, 1.0, 1.0)
-    assert rl([0, 1, math.e]) == pytest.approx([0, 1, 0], abs=1e-9)
-    assert rl.peak == 1.0
-    assert over.GoldCurve("rl", 1.0, 0.0, 1.0).peak == math.inf
-
-
-@settings(deadline=None)
-@given(alpha=st.floats(-3, 3), beta=st.floats(-2, 2))
-def test_a_fit_finds_the_curve_that_made_the_points(alpha: float, beta: float) -> None:
-    distance = [0, 0.5, 1, 2, 4, 10]
-    for form in ("best_of_n", "rl"):
-        made = over.GoldCurve(form, alpha, beta, 1.0)
-        found = over.fit_gold_curve(distance, made(distance).tolist(), form)
-        assert (found.alpha, found.beta) == pytest.approx((alpha, beta), abs=1e-6)
-
-
-def test_a_fit_says_how_much_it_explains() -> None:
-    distance, curve = [0.0, 1, 2, 3], over.GoldCurve("best_of_n", 2.0, 0.5, 1.0)
-    assert over.fit_gold_curve(distance, curve(distance).tolist(), "best_of_n").explained == pytest.approx(1)
-    jagged = over.fit_gold_curve(distance, [0.0, 3, 0, 3], "best_of_n")
-    assert jagged.explained < 0.6
-
-
-def test_a_fit_needs_points_and_a_known_form() -> None:
-    with pytest.raises(InputError, match="1 distances and 1 gains"):
-        over.fit_gold_curve([1.0], [1.0], "rl")
-    with pytest.raises(InputError, match="different distances above 0"):
-        over.fit_gold_curve([0.0, 1.0, 1.0], [0.0, 1.0, 1.0], "rl")
-    with pytest.raises(InputError, match="give 'best_of_n' or 'rl'"):
-        over.fit_gold_curve([1.0, 2.0], [1.0, 2.0], "ppo")  # type: ignore[arg-type]
-
-
 def test_a_cue_that_comes_through_gold_alone_has_no_partial_correlation() -> None:
     gold = [a + b for a, b in zip(LENGTH, KINDNESS, strict=True)]
-    proxy = [a + b for a, b in zip(gold, WHIM, strict=True)]
+    proxy = [a + b for a, b in zip(gold, NOISE, strict=True)]
     assert over.correlation(LENGTH, proxy) == pytest.approx(1 / math.sqrt(3))
     assert over.correlation(LENGTH, proxy, gold) == pytest.approx(0, abs=1e-12)
     paid = [a + b for a, b in zip(gold, LENGTH, strict=True)]  # length counts twice
@@ -141,24 +104,6 @@ def test_ends_are_drawn_over_the_root_of_the_kl() -> None:
     assert "best of n" not in " ".join(lines(over.rewards_over_distance(RUNS)))
 
 
-def test_histories_over_iterations_and_over_distance() -> None:
-    ax: Any = over.histories(RUNS, "kl")
-    assert list(lines(ax)["0.2"].get_ydata()) == [0, 2, 4]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("iteration", "nats per ending")
-    far: Any = over.histories(RUNS, "gold", over="distance", labels=["fixed", "adaptive"])
-    assert list(lines(far)["adaptive"].get_xdata()) == pytest.approx([0, math.sqrt(50), 10])
-    assert {line.get_linestyle() for line in far.get_lines()} == {"None"}  # the distance of a run rises and falls
-    one, other = ax.get_lines()
-    assert one.get_linestyle() != other.get_linestyle() and one.get_marker() != other.get_marker()
-
-
-def test_results_over_coefficients_are_in_order() -> None:
-    ax: Any = over.results_over_coefficients(RUNS, {"coherent": "coherent", "grammatical": "grammatical"}, "Sense", "%")
-    assert list(lines(ax)["coherent"].get_ydata()) == [0.1, 0.9]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.2"]
-    assert over.results_over_coefficients(RUNS, {"length_tokens": "length"}, "Length", "tokens").get_legend() is None
-
-
 def test_word_bars_are_read_downwards_and_show_a_cost_without_colour() -> None:
     ax: Any = over.word_bars([("He", -0.5), ("gave", 1.5)], "score +1.0")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["He", "gave"]
@@ -185,10 +130,87 @@ def test_gold_of_the_readable_is_exact_because_all_others_have_the_same() -> Non
     assert np.isnan(over.readable_gold([over.UNREADABLE], [0.0])).all()
 
 
-def test_gold_of_the_readable_is_drawn_beside_that_of_all() -> None:
-    history = [{"arm": "ppo_no_kl", "iteration": i, "kl": float(i * i), "gold": gold, "grammatical": share}
-               for i, (gold, share) in enumerate([(0.5, 1.0), (over.UNREADABLE / 2 + 0.5, 0.5)])]
-    drawn = lines(over.gold_of_readable(history))
-    assert list(drawn) == ["all endings, PPO without KL", "those that can be read", "one that cannot"]
-    assert drawn["those that can be read"].get_xdata().tolist() == [0, 1]
-    assert drawn["those that can be read"].get_ydata() == pytest.approx([0.5, 1.0])
+
+# --- recorded seeds ---------------------------------------------------------------------------------------------
+
+
+def recorded(*golds: tuple[float, float]) -> dict[str, Any]:
+    """A recorded sweep at the coefficients 0 and 0.15; each seed has these two golds."""
+    def one(kl_coef: float, gold: float) -> dict[str, Any]:
+        told = {"kl": 3.0, "proxy_mean": 1.0, "gold_mean": gold, "gold_readable": gold, "coherent": 0.9,
+                "distinct": 0.5}
+        return {"kl_coef": kl_coef, "evaluation": told}
+    rows = {"endings": {"coherent": [1.0] * 48 + [0.0], "length": [*LENGTH * 6, 9.0], "gold": [*KINDNESS * 6, -3.0],
+                        "proxy": [a + b for a, b in zip([*LENGTH * 6, 0.0], [*NOISE * 6, 0.0], strict=True)]}}
+    best = {"by": {"proxy": [{"n": 64, "gold": 1.4, "kl": 3.17}]}}
+    return {str(3 + i): {"coefficients": {"sft": one(0, 0.0), "0.15": one(0.15, high), "0": one(0.0, low)},
+                         "best_of_n": best, "length": rows} for i, (low, high) in enumerate(golds)}
+
+
+def test_a_sweep_is_a_mean_over_seeds_and_half_their_range() -> None:
+    rows = over.sweep_table(recorded((-3.0, 1.0), (-2.0, 1.2)))
+    assert list(rows) == ["0", "0.15", "before"]
+    assert (rows["0"]["gold"].value, rows["0"]["gold"].error) == (-2.5, 0.5)
+    assert str(rows["0.15"]["coherent"]).startswith("90") and "%" in str(rows["0.15"]["coherent"])
+
+
+def test_the_coefficient_with_the_most_gold_of_each_seed() -> None:
+    found = over.turning_points(recorded((-3.0, 1.0), (2.0, 1.2)))
+    assert [row["most gold at"] for row in found.values()] == ["0.15", "0"]
+    assert over.best_of_n_row(recorded((2.0, 1.0))["3"])["at"] == "0"
+
+
+def test_a_mark_for_each_seed_and_a_bar_from_the_lowest_to_the_highest() -> None:
+    ax: Any = over.results_over_seeds(recorded((-3.0, 1.0), (-2.0, 1.2)), {"gold_mean": "gold"}, "Gold", "s.d.")
+    assert [list(line.get_ydata()) for line in ax.get_lines()] == [[-3.0, 1.0], [-2.0, 1.2]]
+    assert {line.get_linestyle() for line in ax.get_lines()} == {"None"}
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.15"]
+
+
+def test_length_is_correlated_among_endings_that_make_sense() -> None:
+    row: Any = over.length_row(recorded((0.0, 0.0))["3"]["length"]["endings"])
+    assert row["endings"] == 48 and row["length with gold"].value == pytest.approx(0)
+    assert row["with score"].value == pytest.approx(1 / math.sqrt(2))
+
+
+def repaired(**golds: float) -> dict[str, Any]:
+    """The parts of one seed's repairs, all with gold 0 but for these (path with _ for /)."""
+    pairs = [*recorded_module.CLAIMS.values(), *recorded_module.MORE_CLAIMS.values()]
+    paths = {path for pair in pairs for path in pair}
+    seed: dict[str, Any] = {}
+    for path in paths:
+        place = seed
+        *sections, last = path.split("/")
+        for section in sections:
+            place = place.setdefault(section, {})
+        gold = golds.get(path.replace("/", "_"), 0.0)
+        place[last] = {"diverged": "iteration 3"} if math.isnan(gold) else {"evaluation": {
+            "gold_mean": gold, "objective": gold, "proxy_mean": 1.0, "proxy_first": 1.0, "kl": 2.0, "coherent": 0.5,
+            "distinct": 0.5}}
+    for kind in ("fits", "heads"):
+        seed[kind]["members"] = {"sft": {"disagreement": [1.0, 1.0]},
+                                 "baseline": {"disagreement": [4.0, 2.0], "coherent": [0.0, 1.0]}}
+    return seed
+
+
+def test_a_claim_is_settled_where_all_seeds_agree() -> None:
+    rows = over.claims({"3": repaired(length=0.5, second_round=1.0), "4": repaired(length=0.7, second_round=-1.0)})
+    assert rows["length taken out"]["so"] == "more" and rows["length taken out"]["control"] == "baseline"
+    assert rows["labels about the policy"]["so"] == "not settled"
+    assert rows["four fits, their mean"]["so"] == "not settled"
+    assert rows["labels about the policy"]["seeds"] == "1 up, 1 down"
+
+
+def test_a_training_that_diverged_is_said() -> None:
+    found = over.more_claims({"3": repaired(reused_16=math.nan), "4": repaired()})
+    assert found["used 16 times"] == {"less its control": "diverged", "seeds": "in 1 of 2", "control": "used once"}
+
+
+def test_disagreement_is_compared_between_models_and_between_endings() -> None:
+    found = over.alarms({"3": repaired(), "4": repaired()}, "fits")
+    assert found["baseline's over fine-tuned"].value == 3.0
+    assert found["nonsense told from sense"].value == 1.0
+    assert list(over.outcomes({"3": repaired(), "4": repaired()})["baseline"]) == [
+        "own score", "gold", "KL", "coherent", "distinct"]
+    assert recorded_module.told_apart([1.0, 2.0], [1.0]) == 0.75
+    assert math.isnan(recorded_module.told_apart([], [1.0]))

@@ -403,7 +403,7 @@ def test_what_is_declared_is_what_assets_and_notebooks_hold(monkeypatch: pytest.
     there = {f"assets/{path.name}" for path in Path("assets").iterdir()} - pictures
     assert there == {file for file in files if file.startswith("assets/")} | {"assets/record", recordings.BASE}
     assert {f"notebooks/{path.name}" for path in Path("notebooks").glob("*.ipynb")} <= set(files)
-    assert {"assets/run-3", "assets/sweep.json", "assets/seeds.json", "rlhf_mini"} <= set(
+    assert {"assets/run-3", "assets/sweep.json", "assets/repairs.json", "rlhf_mini"} <= set(
         declared["notebooks/07_when_the_reward_is_wrong"].reads)
     assert len(declared["label_efficiency"].parts or {}) == 54
     for one in declared.values():

@@ -28,7 +28,7 @@ from stages import FinishedRun, history_of, loop_of, ppo
 from sweep import picked
 from torch import Tensor
 from torch.nn.functional import softplus
-from workbench import facts
+from workbench import by_section, facts
 
 from rlhf_mini import rankings
 from rlhf_mini.config import PPOConfig
@@ -130,14 +130,7 @@ def tuned_rate(method: str) -> float:
 
 def gather(found: dict[str, Any], sizes: Sizes, out: Path) -> None:
     """All parts as one file: the sizes, and a section for each seed or method."""
-    recorded: dict[str, Any] = {}
-    for part, value in found.items():
-        *path, last = part.split("/")
-        place = recorded
-        for key in path:
-            place = place.setdefault(key, {})
-        place[last] = value
-    write(out, rounded({"sizes": asdict(sizes), "seeds" if out != TUNING else "methods": recorded}))
+    write(out, rounded({"sizes": asdict(sizes), "seeds" if out != TUNING else "methods": by_section(found)}))
 
 
 # --- training ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """What helps where the reward is wrong? Repairs at one price, each with its control, over several whole runs.
 
-A part trains from the fine-tuned model, at the price and with as many endings as the baseline, and is evaluated on
-held-out openings. It names the judge that gives the score; the run's own reward model is asked, too (`proxy_first`).
+A part trains from the fine-tuned model, at a price at which gold falls and with as many endings as the baseline, and is
+evaluated on held-out openings. It names the judge that gives the score; the run's own reward model is asked, too
+(`proxy_first`). The last two questions, where the KL stands and how old endings may be, are asked at the usual price.
 
     SEED/baseline           PPO with the run's reward model
     SEED/second_round       refitted on old labels and new ones, of the baseline's endings beside the fine-tuned model's
@@ -61,7 +62,8 @@ class Sizes(BenchSizes):
 
     iterations: int = 30  # what is to be repaired happens in the first 15 of the 60 of the sweep
     every: int = 30
-    price: float = 0.02  # the highest at which gold clearly falls for a while as the score rises (sweep, seed 3)
+    price: float = 0.002  # gold falls there in the first two seeds of the sweep; at 0 it is near its floor in most
+    kl_price: float = PPOConfig().kl_coef  # where it matters: of the places of the KL, and of old endings
     reused: tuple[int, ...] = (1, 4, 16)  # how often each batch is used
     updates: int = 64  # of each part of `reused`
     truncation: float = 2.0
@@ -105,7 +107,7 @@ def make(part: str, work: Path, run_of: Callable[[int], FinishedRun], sizes: Siz
         shorn, slope = without_length(bench.first, plain_endings(bench))
         return {"slope": slope, **judged(bench, shorn, sizes.price)}
     if section == "kl":
-        return unless_it_diverges(lambda: trained(bench, bench.first, PLACES[name], kl_coef=sizes.price)[2])
+        return unless_it_diverges(lambda: trained(bench, bench.first, PLACES[name], kl_coef=sizes.kl_price)[2])
     if section == "reused":
         return unless_it_diverges(lambda: reused(bench, name, sizes))
     if section == SAME_LABELS:
@@ -193,7 +195,7 @@ def reused(bench: Bench, name: str, sizes: Sizes) -> dict[str, Any]:
     times = int(name.removesuffix(TRUNCATED))
     truncation = sizes.truncation if name.endswith(TRUNCATED) else None
     method = Method(METHODS["REINFORCE"].advantages, partial(stale_loss, truncation=truncation))
-    return trained(bench, bench.first, method, kl_coef=sizes.price, iterations=max(1, sizes.updates // times),
+    return trained(bench, bench.first, method, kl_coef=sizes.kl_price, iterations=max(1, sizes.updates // times),
                    epochs=times, minibatches=1)[2]
 
 

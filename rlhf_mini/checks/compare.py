@@ -39,7 +39,8 @@ def live_slots(case: Case) -> Tensor | None:
     Shapes: -> (B, T) bool, True on live tokens.
     """
     if "lengths" in case:
-        return torch.arange(case["tokens"].shape[1], device="cpu") < case["lengths"].cpu()[:, None]
+        width = next(x for x in case.values() if isinstance(x, Tensor) and x.ndim > 1).shape[1]  # tokens or states
+        return torch.arange(width, device="cpu") < case["lengths"].cpu()[:, None]
     return case["mask"].cpu() if "mask" in case else None
 
 

@@ -23,18 +23,22 @@ class PlainExercise:
     """The right function, the cases to try the student's function on, and the usual mistakes.
 
     Answers are equal where their lists have the same members in the same order; tuples and tensors count as lists.
+    With `any_order`, the order of the outer list does not count. None may be the right answer to some of the cases.
     """
 
     name: str
     right: Callable[..., Any]
     mistakes: Sequence[Callable[..., Any]]
     cases: Mapping[str, Case]
+    any_order: bool = False
 
 
 def check_plain(exercise: PlainExercise, function: Any) -> Result:
     """Not attempted yet, correct, or what is wrong."""
     try:
-        found = {name: plain_answer(function, case) for name, case in exercise.cases.items()}
+        found = {name: arranged(exercise, plain_answer(function, case)) for name, case in exercise.cases.items()}
+        if all(map(unfilled, found.values())):
+            raise Verdict("not attempted yet")
         expected = answers_of(exercise, exercise.right)
         if not agreeing(found, expected):
             raise Verdict(wrong(exercise, found, expected))
@@ -54,12 +58,20 @@ def plain_answer(function: Any, case: Case) -> Any:
         raise Verdict("not attempted yet") from None
     except Exception as error:
         raise Verdict(exception_line(error, function, case)) from None
-    if unfilled(result):
-        raise Verdict("not attempted yet")
     for name in case:
         if not equal(as_lists(given[name]), as_lists(case[name])):
             raise Verdict(f"your function changes its argument {name} in place: work on a copy")
-    return as_lists(result)
+    return None if unfilled(result) and result != () else as_lists(result)  # an empty tuple is an answer
+
+
+def arranged(exercise: PlainExercise, answer: Any) -> Any:
+    """The answer as it is compared: sorted, where any order is right."""
+    if not exercise.any_order or not isinstance(answer, list):
+        return answer
+    try:
+        return sorted(answer)
+    except TypeError:  # of several types, which no right answer is
+        return answer
 
 
 def wrong(exercise: PlainExercise, found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
@@ -75,7 +87,8 @@ def wrong(exercise: PlainExercise, found: Mapping[str, Any], expected: Mapping[s
 
 def answers_of(exercise: PlainExercise, function: Callable[..., Any]) -> dict[str, Any]:
     """What the right function, or a function that makes a mistake, returns on each case."""
-    return {name: as_lists(function(*copy.deepcopy(dict(case)).values())) for name, case in exercise.cases.items()}
+    return {name: arranged(exercise, as_lists(function(*copy.deepcopy(dict(case)).values())))
+            for name, case in exercise.cases.items()}
 
 
 def agreeing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:

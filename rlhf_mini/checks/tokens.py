@@ -198,7 +198,7 @@ def softmax_twice(logits: Tensor, tokens: Tensor, prompt_lengths: Tensor, length
     return sft_loss(logits.softmax(-1), tokens, prompt_lengths, lengths)
 
 
-SFT_LOGITS = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))  # (B, L, V)
+SFT_LOGITS = torch.randn(3, 6, 7, generator=torch.Generator().manual_seed(0))  # (B, L, V)
 SFT_TOKENS = torch.tensor([[1, 2, 3, 1, 4, 0], [3, 1, 4, 0, 0, 0], [2, 3, 1, 2, 3, 4]])  # (B, L); 4 is the EOS
 WIDE_LOGITS = torch.where(torch.arange(6)[:, None] >= torch.tensor([5, 3, 6])[:, None, None], 40.0, 1.0) * SFT_LOGITS
 

@@ -72,8 +72,9 @@ def words(text: str) -> str:
 def differences(stored: str, new: str) -> list[str]:
     """One line for each thing in which an output is not the stored one; none where they agree."""
     if words(stored) != words(new):
-        lines = difflib.ndiff(words(stored).splitlines(), words(new).splitlines())
-        return ["the text differs, - stored, + new:", *(line for line in lines if not line.startswith(("  ", "? ")))]
+        lines = difflib.unified_diff(words(stored).splitlines(), words(new).splitlines(), lineterm="", n=0)
+        return ["the text differs, - stored, + new:", *(f"{line[0]} {line[1:]}" for line in list(lines)[2:]
+                                                        if not line.startswith("@@"))]
     pairs = list(zip(numbers(stored), numbers(new), strict=True))
     return [f"number {place} of {len(pairs)}: {old.text} stored, {now.text} new: {old.distance(now)}"
             for place, (old, now) in enumerate(pairs, 1) if old.distance(now)]

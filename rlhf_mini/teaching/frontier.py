@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from rlhf_mini import plots
 from rlhf_mini.errors import InputError
 from rlhf_mini.plots.backend import picture
+from rlhf_mini.teaching.measured import Measured, mean_error, resampled
 
 if TYPE_CHECKING:  # plots imports matplotlib, in its own way
     from matplotlib.axes import Axes
@@ -53,6 +54,24 @@ def best_policy(scores: Tensor, kl_coef: float) -> Best:
     weights = tilted.softmax(1)
     score = (weights * scores).sum(1)
     return Best(objective, score, (score - objective) / kl_coef, 1 / weights.square().sum(1))
+
+
+def best_at(scores: Tensor, kl_coef: float) -> dict[str, Measured]:
+    """The best policy at one price, each number a mean over openings; of the effective endings the median."""
+    best = best_policy(scores, kl_coef)
+    return {"score": mean_error(best.score), "KL": mean_error(best.kl), "J*": mean_error(best.objective),
+            "effective endings": resampled(np.median, best.effective)}
+
+
+def beside_best(scores: Tensor, kl_coef: float, evaluation: Mapping[str, Any]) -> dict[str, Measured]:
+    """What a run with this price spent and reached, beside the best policy; `evaluation` is a row of metrics.json."""
+    best, samples = best_at(scores, kl_coef), evaluation["samples"]
+    spent = Measured(evaluation["kl"], max(1, evaluation["kl"]) * samples**-0.5)
+    reached = Measured(evaluation["proxy_mean"] - kl_coef * spent.value,
+                       math.hypot(samples**-0.5, kl_coef * spent.error))
+    share = reached.value / best["J*"].value
+    return {"KL": spent, "best KL": best["KL"], "J": reached,
+            "J/J*": Measured(share, math.hypot(reached.error, share * best["J*"].error) / best["J*"].value, "%")}
 
 
 def frontier(scores: Tensor, highest: float = 10.0, points: int = 60) -> tuple[list[float], list[float]]:

@@ -70,12 +70,13 @@ def taste_items(language_model: PreTrainedModel, tokenizer: Any, openings: Seque
 # --- the reward model -------------------------------------------------------------------------------------------
 
 
-def learn_taste(reward_model: PreTrainedModel, tokenizer: Any, records: Sequence[Ranking], prompts: Sequence[str],
-                endings: Sequence[str], config: RewardConfig = TASTE_FIT) -> PreTrainedModel:
-    """A copy of the reward model, fitted further to these judgements; `endings` get mean 0, standard deviation 1.
+def learn_taste(reward_model: PreTrainedModel, tokenizer: Any, records: Sequence[Ranking],
+                prompts: Sequence[str], endings: Sequence[str],
+                config: RewardConfig = TASTE_FIT) -> PreTrainedModel:
+    """A copy of the reward model, fitted to these rankings; `endings` get mean 0, standard deviation 1.
 
-    Only the head is fitted: a few dozen rankings can weigh the trunk's features, but not form new ones. The panel's
-    rankings are not used: already as many of them as there are new ones would bring back the panel's taste.
+    Only the head is fitted: a few dozen rankings can weigh the trunk's features, but not form new ones.
+    The panel's rankings are not used: as many of them as there are new ones would bring back its taste.
     Raises: InputError if the judgements have no preference.
     """
     model = copy.deepcopy(reward_model)

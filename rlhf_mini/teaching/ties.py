@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import permutations
 
 import torch
@@ -38,3 +39,19 @@ def _in_order(tied: Tensor, below: Tensor) -> Tensor:
     """The probability that weights are drawn one by one in this order, all before the rest."""
     left = tied.flip(0).cumsum(0).flip(0) + below
     return (tied / left).prod()
+
+
+def print_ties() -> None:
+    """Print what each way gives for two tied on top of a third, at equal scores.
+
+    Beside it: the sum over the three such rankings, which is 1 for a probability, and how hard -ln of it pulls the
+    third down.
+    """
+    for way in tie_likelihoods(torch.zeros(3), [[0, 1], [2]]):
+        scores = torch.zeros(3, requires_grad=True)
+        three = [tie_likelihoods(scores, ranking)[way] for ranking in ([[0, 1], [2]], [[0, 2], [1]], [[1, 2], [0]])]
+        (-three[0].log()).backward()
+        pull = scores.grad[2] if scores.grad is not None else torch.zeros(())
+        found = (three[0], torch.stack(three).sum(), pull)
+        likelihood, added, pulls = (Fraction(x.item()).limit_denominator(99) for x in found)
+        print(f"{way:16} {likelihood!s:>4}   all three {added!s:>4}   pull {pulls!s:>4}")

@@ -6,14 +6,13 @@ A recorded run is a mapping with kl_coef, history (one list for each key) and ev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlhf_mini import plots
-from rlhf_mini.plots.backend import picture, plt, subplots
-from rlhf_mini.teaching.overoptimisation.measuring import UNREADABLE, readable_gold
+from rlhf_mini.plots.backend import picture, subplots
 
 if TYPE_CHECKING:  # plots imports matplotlib, in its own way
     from matplotlib.axes import Axes
@@ -76,60 +75,6 @@ def _draw_rewards(ax: Axes, kl: NDArray[np.float64], gold: NDArray[np.float64], 
         _, colour, _, _ = KINDS[kind]
         ax.plot(distance, values, color=colour, linestyle=dash, marker=marker, markersize=6, linewidth=1.3,
                 markerfacecolor=colour if kind == "gold" else "white", label=f"{kind}, {name}")
-
-
-@picture
-def gold_of_readable(history: Sequence[Mapping[str, Any]], arm: str = "ppo_no_kl", ax: Axes | None = None) -> Axes:
-    """One arm's gold reward over √KL: of all its endings, and of those that the reader can parse."""
-    ax = plots.labelled_axes(ax, "Gold: all endings, and those that can be read", "√KL (√nats per ending)",
-                             "gold reward (s.d.)")
-    _, kl = plots.series(history, arm, "kl")
-    _, gold = plots.series(history, arm, "gold")
-    _, grammatical = plots.series(history, arm, "grammatical")
-    style, distance = plots.STYLES[arm], np.sqrt(np.maximum(kl, 0))
-    for values, colour, marker, label in ((gold, style.color, style.marker, f"all endings, {style.label}"),
-                                          (readable_gold(gold, grammatical), PURPLE, "D", "those that can be read")):
-        ax.plot(distance, values, color=colour, linestyle="none", marker=marker, markersize=4.5, label=label)
-    ax.axhline(UNREADABLE, color=GREY, linestyle=":", linewidth=1.2, label="one that cannot")
-    ax.legend(fontsize=8, frameon=False)
-    return ax
-
-
-@picture
-def histories(runs: Sequence[RecordedRun], key: str, over: Literal["iteration", "distance"] = "iteration",
-              ax: Axes | None = None, labels: Sequence[str] = ()) -> Axes:
-    """One quantity of every run: a line over the iterations, or one point for each iteration over the distance √KL.
-
-    The first run is the darkest. `labels` name the runs; the default is their coefficients.
-    """
-    title, unit = plots.QUANTITIES.get(key, (key.replace("_", " "), ""))
-    ax = plots.labelled_axes(ax, title, "iteration" if over == "iteration" else "√KL (√nats per ending)", unit)
-    colours = plt.colormaps["viridis"](np.linspace(0, 0.85 if len(runs) > 3 else 0.7, len(runs)))
-    for i, one in enumerate(runs):
-        found, far = one["history"], over == "distance"
-        x = np.array(np.sqrt(np.maximum(found["kl"], 0)) if far else found["iteration"], float)
-        ax.plot(x, found[key], color=colours[i], linestyle="none" if far else DASHES[i % len(DASHES)], linewidth=1.6,
-                marker=MARKERS[i % len(MARKERS)], markersize=4.5, markevery=1 if far else _marker_step(x),
-                alpha=0.7 if far else 1, label=labels[i] if labels else f"{one['kl_coef']:g}")
-    ax.legend(fontsize=8, frameon=False, title=None if labels else "coefficient", title_fontsize=8)
-    return ax
-
-
-@picture
-def results_over_coefficients(runs: Sequence[RecordedRun], keys: Mapping[str, str], title: str, unit: str,
-                           ax: Axes | None = None) -> Axes:
-    """Figures of the final evaluations over the coefficients, evenly spaced; `keys` maps each figure to its label."""
-    ax = plots.labelled_axes(ax, title, "KL coefficient", unit)
-    runs = sorted(runs, key=lambda one: one["kl_coef"])
-    for i, (key, label) in enumerate(keys.items()):
-        style = (label, (BLUE, PURPLE)[i % 2], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
-        _, colour, marker, dash = KINDS.get(key.removesuffix("_mean"), style)
-        ax.plot(range(len(runs)), [one["evaluation"][key] for one in runs], color=colour, linestyle=dash, marker=marker,
-                label=label)
-    ax.set_xticks(range(len(runs)), [f"{one['kl_coef']:g}" for one in runs])
-    if len(keys) > 1:
-        ax.legend(fontsize=8, frameon=False)
-    return ax
 
 
 @picture

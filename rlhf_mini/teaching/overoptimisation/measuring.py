@@ -1,4 +1,4 @@
-"""Measure overoptimisation: gold reward over the distance, correlations, overused phrases, the worth of words.
+"""Measure overoptimisation: gold of readable endings, correlations, overused phrases, the worth of words.
 
 Source: Gao, Schulman & Hilton 2022, "Scaling laws for reward model overoptimization".
 """
@@ -9,8 +9,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,55 +18,6 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.texts import text, texts
 
 UNREADABLE = tales.gold_reward("", "")  # of an ending that the reader cannot parse, whatever stands in it
-
-
-@dataclass(frozen=True)
-class GoldCurve:
-    """The gain in gold reward at distance d = √KL: d (alpha - beta d) for best of n, d (alpha - beta ln d) for RL.
-
-    `explained` is the share of the points' variance that the curve explains.
-    """
-
-    form: Literal["best_of_n", "rl"]
-    alpha: float
-    beta: float
-    explained: float
-
-    def __call__(self, distance: ArrayLike) -> NDArray[np.float64]:
-        """The gain at each distance, 0 at distance 0."""
-        rising, falling = _terms(np.asarray(distance, float), self.form)
-        return self.alpha * rising - self.beta * falling
-
-    @property
-    def peak(self) -> float:
-        """The distance with the highest gold reward; infinite if the curve only rises."""
-        if self.beta <= 0:
-            return math.inf
-        return self.alpha / (2 * self.beta) if self.form == "best_of_n" else math.exp(self.alpha / self.beta - 1)
-
-
-def _terms(distance: NDArray[np.float64], form: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The factors of alpha and beta: d, and d² or d ln d."""
-    return distance, distance * (distance if form == "best_of_n" else np.log(np.maximum(distance, 1e-12)))
-
-
-def fit_gold_curve(distance: Sequence[float], gain: Sequence[float], form: Literal["best_of_n", "rl"]) -> GoldCurve:
-    """Fit alpha and beta by least squares to the gain in gold reward at each distance √KL.
-
-    Units: √nats per ending; gain in standard deviations of gold, 0 at distance 0.
-    Raises: InputError for another form, or without a gain at two different distances above 0.
-    """
-    if form not in ("best_of_n", "rl"):
-        raise InputError(f"form is {form!r}: give 'best_of_n' or 'rl'")
-    d, r = np.asarray(distance, float), np.asarray(gain, float)
-    if d.shape != r.shape or len({x for x in d.tolist() if x > 0}) < 2:
-        raise InputError(f"there are {d.size} distances and {r.size} gains: give equally many of both, at two or more "
-                         "different distances above 0")
-    rising, falling = _terms(d, form)
-    alpha, beta = np.linalg.lstsq(np.column_stack([rising, -falling]), r)[0].tolist()
-    curve = GoldCurve(form, alpha, beta, math.nan)
-    unexplained = float(np.square(r - curve(d)).sum() / max(np.square(r - r.mean()).sum(), 1e-12))
-    return GoldCurve(form, alpha, beta, 1 - unexplained)
 
 
 def readable_gold(gold: ArrayLike, grammatical: ArrayLike) -> NDArray[np.float64]:

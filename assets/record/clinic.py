@@ -192,9 +192,9 @@ def settings(sizes: Sizes) -> dict[str, Any]:
 
 
 def parts(sizes: Sizes) -> dict[str, tuple[str, ...]]:
-    """Case and seed of every part; none needs another."""
+    """Case and seed of every part, the references first; none needs another."""
     cases = [f"{case}/{seed}" for seed in sizes.seeds for case in FAULTS]
-    return dict.fromkeys([*cases, *(f"{HEALTHY}/{seed}" for seed in sizes.references),
+    return dict.fromkeys([*(f"{HEALTHY}/{seed}" for seed in sizes.references), *cases,
                           *(f"{case}/{sizes.seeds[0]}" for case in HARMLESS)], ())
 
 

@@ -27,7 +27,7 @@ SHOWN = (1, 2, 3, 5, 10, 15, 20)  # iterations of a case's table
 TABLE = ("score", "score_std", "reward", "gold", "coherent", "length", "ended", "entropy", "kl", "kl_k1", "kl_coef",
          "ratio_first", "clip_fraction", "approx_kl", "policy_loss", "value_loss", "explained_variance", "grad_norm")
 NEAR = 1  # iterations before and after: the references of these say what is usual
-WIDER = 0.75  # the band of what is usual is widened by so many times its height on both sides
+WIDER = 1.0  # the band of what is usual is widened by its height, so many times, on both sides
 EXACT = {"ratio_first": 1e-3, "kl_coef": 1e-3}  # 1 or a setting, but for rounding
 LEAST = {"clip_fraction": 0.02, "approx_kl": 0.02, "ended": 0.02, "coherent": 0.05, "kl": 0.1, "kl_k1": 0.5,
          "value_loss": 0.02}  # the least half-width of the band: less is noise, or matters to nobody
@@ -123,8 +123,8 @@ def departure(columns: Columns, key: str, references: Sequence[Columns]) -> int 
     values = np.array([np.nan if x is None else x for x in columns[key]], dtype=float)
     low, high = usual(key, references, len(values))
     out = (values < low) | (values > high)
-    last = out & np.append(out[1:], True)  # of the last iteration, nothing follows
-    return int(columns["iteration"][int(last.argmax())]) if last.any() else None  # type: ignore[arg-type]
+    lasting = out & np.append(out[1:], False)
+    return int(columns["iteration"][int(lasting.argmax())]) if lasting.any() else None  # type: ignore[arg-type]
 
 
 def first_unusual(number: int, keys: Sequence[str]) -> dict[str, list[int | None]]:

@@ -254,8 +254,7 @@ KEYS = ("ratio_first", "kl_k1", "clip_fraction", "approx_kl", "kl", "kl_coef", "
         "value_loss", "policy_loss", "gold", "coherent", "length", "ended")
 signs = {PATIENTS.cause(number): first_unusual(number, KEYS) for number in PATIENTS.numbers}
 clinic_plots.first_signs(signs)
-guess_first.beside(alarms.in_order({key: clinic_plots.span(signs["no KL"][key]) or None
-                                    for key in ("kl", "gold", "coherent", "length")}))
+guess_first.beside(clinic_plots.in_order(signs["no KL"], ("kl", "gold", "coherent", "length")))
 """, **ANSWER)
 md("five", """
 The same question for the five whole runs: from which iteration on can the two arms be told apart?

@@ -137,23 +137,26 @@ def ppo_iteration(state: PPOState, reference: nn.Module, score: Score, prompt_id
         updates = update(state, rollout, whitened, returns, config, generator)
         check_policy(state.policy, rollout, config.temperature)
 
-    kl_k1 = masked_sum(kl.estimate(rollout.logp, logp_ref, "k1"), rollout.mask)  # (B,) nats per ending
-    kl_mean = masked_sum(kl_exact, rollout.mask).mean().item()
+    stats = statistics(rollout, scores, logp_ref, kl_exact, entropy, returns, state.kl_coef)
     state.iteration, state.episodes = number, state.episodes + len(scores)
-    stats = {
-        "iteration": state.iteration, "episodes": state.episodes,
+    line = {"iteration": state.iteration, "episodes": state.episodes, **stats, "learning_rate": rate, **updates,
+            "seconds": time.perf_counter() - started}
+    if config.adaptive:
+        state.kl_coef = adapt_kl_coef(state.kl_coef, stats["kl"], config.kl_target, len(scores), config.kl_horizon)
+    return PPOIteration(line, rollout)
+
+
+def statistics(rollout: Rollout, scores: Tensor, logp_ref: Tensor, kl_exact: Tensor, entropy: Tensor, returns: Tensor,
+               kl_coef: float) -> dict[str, float]:
+    """What the history says of a batch before it is learned from. Units: KLs in nats per ending, entropy per token."""
+    kl_k1 = masked_sum(kl.estimate(rollout.logp, logp_ref, "k1"), rollout.mask)  # (B,) nats per ending
+    return {
         "score": scores.mean().item(), "score_std": scores.std(correction=0).item(),
-        "reward": (scores - state.kl_coef * kl_k1).mean().item(),
-        "kl": kl_mean, "kl_k1": kl_k1.mean().item(), "kl_coef": state.kl_coef,
+        "reward": (scores - kl_coef * kl_k1).mean().item(),
+        "kl": masked_sum(kl_exact, rollout.mask).mean().item(), "kl_k1": kl_k1.mean().item(), "kl_coef": kl_coef,
         "entropy": masked_mean(entropy, rollout.mask).item(),
         "length": rollout.lengths.float().mean().item(), "ended": rollout.ended.float().mean().item(),
-        "explained_variance": explained_variance(rollout.values, returns, rollout.mask),
-        "learning_rate": rate, **updates, "seconds": time.perf_counter() - started,
-    }
-    if config.adaptive:
-        state.kl_coef = adapt_kl_coef(state.kl_coef, kl_mean, config.kl_target, len(scores),
-                                      config.kl_horizon)
-    return PPOIteration(stats, rollout)
+        "explained_variance": explained_variance(rollout.values, returns, rollout.mask)}
 
 
 def rollout_of(policy: PolicyWithValue, prompts: Sequence[Sequence[int]], config: PPOConfig, eos_id: int, pad_id: int,
@@ -208,6 +211,11 @@ def update(state: PPOState, rollout: Rollout, advantages: Tensor, returns: Tenso
         for rows in order.chunk(config.minibatches):
             records.append(step(state, rollout.select(rows), advantages[rows], returns[rows], config, value_coef,
                                 tokens_each))
+    return mean_of_steps(records)
+
+
+def mean_of_steps(records: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The means of what the steps measured; of the ratio only its first value, before any step."""
     stats = {name: sum(record[name] for record in records) / len(records) for name in records[0]}
     return {"ratio_first": records[0]["ratio"]} | {name: stats[name] for name in stats if name != "ratio"}
 

@@ -20,7 +20,7 @@ from rlhf_mini import ppo, sampling
 from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.kl import token_logprobs
-from rlhf_mini.teaching import clinic_cases
+from rlhf_mini.teaching import clinic_cases, clinic_plots
 from rlhf_mini.teaching.alarms import seed_histories
 from rlhf_mini.teaching.clinic import NOT_ENOUGH, RULES, Finding, diagnose
 from rlhf_mini.teaching.clinic_cases import HEALTHY, Clinic, departure, lines_of
@@ -277,6 +277,11 @@ def test_a_finding_says_cause_evidence_and_why() -> None:
     assert isinstance(finding, Finding) and finding.evidence is not None
     assert (finding.evidence.quantity, finding.evidence.iteration) == ("kl_coef", 1)
     assert str(finding).startswith("no KL (kl_coef = 0 at iteration 1): ")
+
+
+def test_quantities_stand_in_the_order_of_their_medians() -> None:
+    found: dict[str, list[int | None]] = {"gold": [9, 15], "kl": [8, 10], "ended": [None, None], "length": [2, None]}
+    assert clinic_plots.in_order(found, list(found)) == "kl 8–10, gold 9–15, ended never, length 2 (1 of 2)"
 
 
 def test_a_departure_lasts_two_iterations() -> None:

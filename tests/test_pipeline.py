@@ -437,7 +437,14 @@ def test_several_seeds_make_a_table(config: RunConfig, finished: RunConfig, tmp_
         run_seeds(pipeline.run, [replace(configs[0], ppo=replace(config.ppo, kl_coef=0.5))], tmp_path)
 
 
-def test_the_readme_shows_the_recorded_seeds() -> None:
+def test_the_page_of_results_shows_the_recorded_seeds_and_readme_their_medians() -> None:
     root = Path(__file__).parents[1]
     recorded = json.loads((root / "assets" / "seeds.json").read_text(encoding="utf-8"))
-    assert markdown(recorded) in (root / "README.md").read_text(encoding="utf-8")
+    assert markdown(recorded) in (root / "notebooks" / "guide" / "results.md").read_text(encoding="utf-8")
+    rows = (root / "README.md").read_text(encoding="utf-8").split("| model | gold")[1].splitlines()[2:6]
+    for row, name in zip(rows, ("sft", "best_of_16", "ppo", "ppo_no_kl"), strict=True):
+        gold, proxy, kl, coherent = (recorded["models"][name][key]["median"] for key in
+                                     ("gold_mean", "proxy_mean", "kl", "coherent"))
+        near = f"{kl:.2f}" if 0 < kl < 10 else f"{kl:.0f}"
+        shown = [f"{gold:.2f}", f"{proxy:z.2f}", near, f"{100 * coherent:.1f} %"]
+        assert [cell.strip() for cell in row.split("|")[2:6]] == [text.replace("-", "\N{MINUS SIGN}") for text in shown]

@@ -12,9 +12,10 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from rlhf_mini import evaluate
+from rlhf_mini import evaluate, plots
 from rlhf_mini.assets import asset
-from rlhf_mini.teaching import arms, frontier, kl_plots, ppo_live, story_cards
+from rlhf_mini.ppo import PPOIteration
+from rlhf_mini.teaching import arms, frontier, kl_plots, live_story, story_cards
 from rlhf_mini.teaching.measured import Measured
 
 OPENING = "Kofi, who lived near the harbour, had never had a boat."
@@ -64,25 +65,26 @@ def test_plain_text_of_cards_fits_a_line() -> None:
 
 
 def test_a_story_is_told_anew_after_every_third_iteration_and_the_last() -> None:
-    told = iter("abcd")
+    told = iter("bcd")
     batch = SimpleNamespace(prompts=[(1,)], tokens=torch.zeros(1, 1, dtype=torch.long), mask=torch.ones(1, 1).bool())
     tokenizer: Any = SimpleNamespace(decode=lambda ids, **options: "x", batch_decode=lambda rows, **options: ["x"],
                                      eos_token_id=0, pad_token_id=0)
-    training: Any = [SimpleNamespace(stats={"iteration": i}, rollout=batch) for i in range(1, 6)]
-    rows = list(ppo_live.with_stories(training, tokenizer, lambda: next(told), last=5))
+    made: Any = [PPOIteration({"iteration": i}, batch) for i in range(1, 6)]  # type: ignore[arg-type]
+    training = live_story.with_tales(made, tokenizer)
+    rows = list(live_story.with_story(training, lambda: next(told), "a", every=3, last=5))
     assert [row["story"] for row in rows] == ["a", "a", "b", "b", "c"]
     assert rows[0]["gold"] is not None
 
 
 def test_the_live_picture_fits_a_small_screen_and_says_where_the_run_is() -> None:
-    rows = [{"iteration": i, "score": 0.1 * i, "gold": 0.0, "kl": 0.1, "clip_fraction": 0.0, "entropy": 0.2,
-             "length": 36.0, "story": "It cost $5 and $6. " * 10} for i in range(1, 6)]
-    axes = ppo_live.live_picture(rows, 14, OPENING)
-    figure = axes.flat[0].figure
-    assert figure._suptitle.get_text().startswith("iteration 5 of 14\nKofi")
+    rows = [{"arm": "ppo", "iteration": i, "score": 0.1 * i, "gold": 0.0, "kl": 0.1, "clip_fraction": 0.0,
+             "entropy": 0.2, "length": 36.0, "story": "It cost $5 and $6. " * 10} for i in range(1, 6)]
+    axes = live_story.story_above_curves(rows, 14, OPENING, "It slept.", plots.OVERVIEW)
+    figure = axes[0].figure
+    assert len(axes) == 6 and figure.axes[0].get_title(loc="left") == "Iteration 5 of 14"
     width, height = figure.get_size_inches() * 100
     assert width <= 1000 and height <= 480
-    assert {ax.get_xlim() for ax in axes.flat} == {(0.5, 14.5)}
+    assert {ax.get_xlim() for ax in axes} == {(0.5, 14.5)}
     figure.canvas.draw()
 
 

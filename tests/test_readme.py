@@ -1,4 +1,4 @@
-"""README and the guide for instructors: their snippets run in order, and their commands do what they say."""
+"""README, the guide and its pages: snippets run in order, commands do what they say, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from rlhf_mini import cli, rankings
 
 ROOT = Path(__file__).parent.parent
 README, GUIDE = ROOT / "README.md", ROOT / "notebooks" / "README.md"
+FOLDER = GUIDE.parent / "guide"
+PAGES = [README, GUIDE, *sorted(FOLDER.glob("*.md"))]
 STANDS_FOR = {"DIR": "made", "PATH_OR_NAME": "assets/run-3/sft", "FILE...": "runs/class.jsonl", "FILE": "pooled.jsonl"}
 
 
@@ -69,10 +71,35 @@ def rank(space: dict[str, Any]) -> None:
     rankings.answer(space["session"], lambda prompt, shown: [[0], [2], [1]])
 
 
-def test_readmes_snippets_run(folder: Path) -> None:
-    space = run_snippets(README, {"RankingWidget(session)": rank})
-    assert space["reading"].coherent
+def test_the_pages_snippets_run(folder: Path) -> None:
+    assert run_snippets(FOLDER / "tales.md")["reading"].coherent
+    space = run_snippets(FOLDER / "ranking.md", {"RankingWidget(session)": rank})
     assert len(rankings.to_pairs(space["records"])) == 3
+    assert run_snippets(FOLDER / "run_folder.md")["history"]
+
+
+def test_every_page_with_python_is_run_by_a_test() -> None:
+    assert {page.name for page in PAGES if any(language == "python" for language, _ in blocks(page))} == {
+        "tales.md", "ranking.md", "run_folder.md", GUIDE.name}
+
+
+def test_readme_is_short_and_leads_to_every_page() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 180
+    reached = {(README.parent / link).resolve() for link in links(text)}
+    reached |= {(GUIDE.parent / link).resolve() for link in links(GUIDE.read_text(encoding="utf-8"))}
+    assert set(PAGES) - {README} <= reached
+
+
+def links(text: str) -> list[str]:
+    """What a page's links and pictures lead to inside the repository, without the place on the page."""
+    found = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
+    return [link for link in found if not link.startswith("http")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert [link for link in links(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()] == []
 
 
 def test_the_guides_snippets_and_its_merge_run(folder: Path) -> None:
@@ -89,7 +116,10 @@ def test_the_guides_run_of_a_class_learns_from_its_rankings(folder: Path, monkey
     assert (folder / "runs" / "class-run" / "report.html").exists()
 
 
-@pytest.mark.parametrize("arguments", commands(README) + commands(GUIDE), ids=lambda words: " ".join(words) or "run")
+COMMANDS = [words for page in PAGES for words in commands(page)]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda words: " ".join(words) or "run")
 def test_every_command_is_one_that_the_parser_takes(arguments: list[str]) -> None:
     name = arguments[0] if arguments and arguments[0] in cli.COMMANDS else "run"
     cli.COMMANDS[name][0]().parse_args(arguments[1:] if arguments[:1] == [name] else arguments)
@@ -106,7 +136,7 @@ def rooms_imported(file: Path) -> set[str]:
 
 
 def test_each_room_imports_only_rooms_above_it() -> None:
-    table = README.read_text(encoding="utf-8").split("## Rooms")[1].split("\n\n")[2]
+    table = (FOLDER / "package.md").read_text(encoding="utf-8").split("## Rooms")[1].split("\n\n")[2]
     order = [name for row in table.splitlines() for name in re.findall(r"`(\w+)/?`", row.split("|")[1])]
     files = {file: file.relative_to(ROOT / "rlhf_mini").parts[0].removesuffix(".py")
              for file in (ROOT / "rlhf_mini").rglob("*.py")}

@@ -31,6 +31,7 @@ from rlhf_mini import plots
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import config_to_json
 from rlhf_mini.run.seeds import gather, markdown
+from rlhf_mini.teaching.the_map import draw_map
 
 matplotlib.use("agg")
 
@@ -108,6 +109,13 @@ def draw_run(_: dict[str, Any]) -> None:
     plt.close()
 
 
+def draw_loop(_: dict[str, Any]) -> None:
+    """README's first picture."""
+    draw_map()
+    plt.savefig("assets/the_loop.png", dpi=110, bbox_inches="tight")
+    plt.close()
+
+
 def runs() -> list[Recording]:
     """The run that notebooks start from, its picture, and the table of seeds."""
     settings = config_to_json(RunConfig(seed=0))
@@ -116,6 +124,7 @@ def runs() -> list[Recording]:
         Recording("run-3", (RUN,), (BASE,), {**settings, "seed": int(first)}, {first: ()}, make_run),
         Recording("proxy_against_gold", ("assets/proxy_against_gold.png",), (f"{RUN}/history.jsonl",),
                   gather=draw_run, core=False),
+        Recording("the_loop", ("assets/the_loop.png",), (), gather=draw_loop, core=False),
         Recording("seeds", ("assets/seeds.json", HISTORIES), (BASE, RUN), {**settings, "seed": None},
                   dict.fromkeys(others, ()), make_figures, gather_seeds),
     ]

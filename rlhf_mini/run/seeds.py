@@ -87,7 +87,7 @@ def _passes(check: Check, run: Metrics) -> bool | None:
 
 
 def markdown(gathered: Mapping[str, Any]) -> str:
-    """The table for README: the median and, in brackets, the range over the seeds."""
+    """The table of the page of results: the median and, in brackets, the range over the seeds."""
     heads = ["model", *(head for head, _ in COLUMNS.values())]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for model, name in MODELS.items():

@@ -113,6 +113,13 @@ def span(iterations: Sequence[int | None]) -> str:
     return text if len(when) == len(iterations) else f"{text} ({len(when)} of {len(iterations)})"
 
 
+def in_order(found: Mapping[str, Sequence[int | None]], keys: Sequence[str]) -> str:
+    """Quantities from the first that becomes unusual to the last, by the median over seeds, each with its span."""
+    def when(key: str) -> float:
+        return float(np.nan_to_num(_middle(found[key]), nan=np.inf))
+    return ", ".join(f"{key} {span(found[key]) or 'never'}" for key in sorted(keys, key=when))
+
+
 def _middle(iterations: Sequence[int | None]) -> float:
     """The median over seeds; NaN where the quantity stays usual in one of them."""
     return float("nan") if None in iterations else float(np.median([i for i in iterations if i is not None]))

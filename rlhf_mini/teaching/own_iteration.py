@@ -20,7 +20,7 @@ from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import naming
 from rlhf_mini.forward import in_blocks, lm_logits
 from rlhf_mini.health import check_policy
-from rlhf_mini.kl import live, masked_mean, masked_sum
+from rlhf_mini.kl import live, masked_mean
 from rlhf_mini.optimisers import clip_gradients
 from rlhf_mini.policy import PPOState, compare_to_reference, response_states, unpack
 from rlhf_mini.sampling import Rollout
@@ -103,23 +103,14 @@ def own_ppo_iteration(own: OwnParts, state: PPOState, reference: nn.Module, scor
         updates = own_update(own, state, rollout, loss, returns, config, generator)
         check_policy(state.policy, rollout, config.temperature)
 
-    kl_k1 = masked_sum(kl.estimate(rollout.logp, logp_ref, "k1"), rollout.mask)  # (B,) nats per ending
-    kl_mean = masked_sum(kl_exact, rollout.mask).mean().item()
+    stats = ppo.statistics(rollout, scores, logp_ref, kl_exact, entropy, returns, state.kl_coef)
     state.iteration, state.episodes = number, state.episodes + len(scores)
-    stats = {
-        "iteration": state.iteration, "episodes": state.episodes,
-        "score": scores.mean().item(), "score_std": scores.std(correction=0).item(),
-        "reward": (scores - state.kl_coef * kl_k1).mean().item(),
-        "kl": kl_mean, "kl_k1": kl_k1.mean().item(), "kl_coef": state.kl_coef,
-        "entropy": masked_mean(entropy, rollout.mask).item(),
-        "length": rollout.lengths.float().mean().item(), "ended": rollout.ended.float().mean().item(),
-        "explained_variance": ppo.explained_variance(rollout.values, returns, rollout.mask),
-        "learning_rate": rate, **updates, "seconds": time.perf_counter() - started,
-    }
+    line = {"iteration": number, "episodes": state.episodes, **stats, "learning_rate": rate, **updates,
+            "seconds": time.perf_counter() - started}
     if config.adaptive:
-        state.kl_coef = float(own["adapt_kl_coef"](state.kl_coef, kl_mean, config.kl_target, len(scores),
+        state.kl_coef = float(own["adapt_kl_coef"](state.kl_coef, stats["kl"], config.kl_target, len(scores),
                                                    config.kl_horizon))
-    return ppo.PPOIteration(stats, rollout)
+    return ppo.PPOIteration(line, rollout)
 
 
 def own_update(own: OwnParts, state: PPOState, rollout: Rollout, loss: Loss, returns: Tensor, config: PPOConfig,
@@ -132,8 +123,7 @@ def own_update(own: OwnParts, state: PPOState, rollout: Rollout, loss: Loss, ret
         order = torch.randperm(len(rollout.mask), generator=generator).to(returns.device)
         records += [own_step(own, state, rollout, rows, loss, config, value_coef, tokens_each)
                     for rows in order.chunk(config.minibatches)]
-    stats = {name: sum(record[name] for record in records) / len(records) for name in records[0]}
-    return {"ratio_first": records[0]["ratio"]} | {name: stats[name] for name in stats if name != "ratio"}
+    return ppo.mean_of_steps(records)
 
 
 def own_step(own: OwnParts, state: PPOState, rollout: Rollout, rows: Tensor, loss: Loss, config: PPOConfig,

@@ -37,6 +37,8 @@ def test_arms_are_apart_where_means_of_three_differ_by_more_than_their_errors() 
                          {"gold": held, "kl": held, "score": held})}
     assert first_apart(histories, ("kl", "gold", "score")) == {3: {"kl": 4, "gold": 4, "score": None}}
     assert first_apart(histories, ("gold",), errors=7)[3]["gold"] == 5
+    with pytest.raises(InputError, match="the spread of 'length' over endings is not known: choose from"):
+        first_apart(histories, ("kl", "length"))
 
 
 def test_the_late_mean_has_the_standard_error_over_seeds() -> None:

@@ -56,7 +56,7 @@ def test_every_quantity_that_tells_a_cause_is_unusual_in_all_its_seeds(cause: st
 def test_a_wrong_cause_has_no_full_points_and_is_answered_by_what_it_would_show(number: int, cause: str) -> None:
     if cause == CLINIC.cause(number):
         return
-    result = checks.check_diagnosis(number, HEALTHY if cause == HEALTHY else (cause, "score", 20))
+    result = checks.check_diagnosis(number, HEALTHY if cause == HEALTHY else (cause, "gold", 20))
     assert result.points == 0 and len(result.reasons) == 1
     assert "something is wrong here" in result.line if cause == HEALTHY else CAUSES[cause][0] in result.line
     assert repr(CLINIC.cause(number)) not in result.line

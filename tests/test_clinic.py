@@ -70,8 +70,8 @@ def test_a_healthy_run_begins_as_the_reference(made: dict[str, Any]) -> None:
 def test_each_fault_shows_in_the_quantity_that_it_touches(made: dict[str, Any]) -> None:
     assert column(made, "no KL", "kl_coef") == [0, 0, 0]
     assert column(made, "own reference", "kl") == pytest.approx([0, 0, 0], abs=1e-4)
-    assert abs(column(made, "temperature", "ratio_first")[0] - 1) > 0.01
-    assert abs(column(made, "temperature", "kl_k1")[0]) > 0.1
+    assert abs(column(made, "temperature", "ratio_first")[0] - 1) > 1e-4
+    assert abs(column(made, "temperature", "kl_k1")[0]) > 0.02
     assert abs(column(made, "dropout", "ratio_first")[0] - 1) > 1e-4
     assert abs(column(made, "dropout", "kl_k1")[0]) < 1e-3
     assert column(made, "learning rate", "learning_rate")[0] == pytest.approx(50 * TINY.learning_rate)
@@ -124,11 +124,12 @@ def test_a_run_that_diverges_keeps_the_iterations_before(monkeypatch: pytest.Mon
 
 
 def test_gathered_cases_are_numbered_and_their_names_sealed(made: dict[str, Any], tmp_path: Path) -> None:
-    found = {f"{case}/{seed}": one for seed in (1, 2) for case, one in made.items()} | {"healthy/11": made[HEALTHY]}
+    found = {f"{case}/{seed}": one for seed in (1, 2) for case, one in made.items()} | {"healthy/11": made[HEALTHY]} \
+        | {f"{case}/1": made[HEALTHY] for case in recording.HARMLESS}
     assert set(found) == set(recording.parts(TINY))
     recording.gather(found, TINY, tmp_path / "clinic.json")
     text = (tmp_path / "clinic.json").read_text()
-    assert not [case for case in recording.FAULTS if f'"{case}"' in text]
+    assert not [case for case in recording.FAULTS if case != HEALTHY and f'"{case}"' in text]
     gathered = Clinic(json.loads(text))
     assert sorted(map(gathered.cause, gathered.numbers)) == sorted(recording.FAULTS)
     assert len(gathered.again(1)) == 1 and len(gathered.references) == 1
@@ -285,7 +286,9 @@ def test_quantities_stand_in_the_order_of_their_medians() -> None:
 
 
 def test_a_departure_lasts_two_iterations() -> None:
-    references = [{"iteration": list(range(1, 9)), "kl": [1.0, 1.1] * 4}]
-    case = {"iteration": list(range(1, 9)), "kl": [1.0, 9.0, 1.0, 1.0, 9.0, 9.0, 1.0, None]}
+    references: list[dict[str, Any]] = [{"iteration": list(range(1, 9)), "kl": [0.0, 1.1] * 4, "score": [0.0] * 8}]
+    case: dict[str, Any] = {"iteration": list(range(1, 9)), "kl": [0.0, 9.0, 1.0, 1.0, 9.0, 9.0, 1.0, None],
+                            "score": [0.5, *[0.0] * 7]}
     assert departure(case, "kl", references) == 5
+    assert departure(case, "score", references) == 1  # the fine-tuned model's mean score is 0
     assert departure(references[0], "kl", references) is None

@@ -25,16 +25,14 @@ CAUSES: dict[str, tuple[str, dict[str, str]]] = {
     "temperature": ("the first ratio would be far from 1, and kl_k1 would not agree with kl at iteration 1", {
         "ratio_first": "before any step the policy is the one that sampled, so the ratio must be 1",
         "kl_k1": "both KLs are of the same policy, and one is measured from the old log-probabilities",
-        "clip_fraction": "tokens are outside the clip range although no step was large",
-        "approx_kl": "old and new log-probabilities differ although no step was large"}),
+        "clip_fraction": "tokens are outside the clip range although no step was large"}),
     "EOS masked": ("the policy loss would stay away from 0 when the learning rate has fallen to almost nothing", {
         "policy_loss": "whitened advantages have mean 0, so the loss is near 0 unless some tokens are left out of it"}),
     "score at the pad": ("score or score_std would be wrong at iteration 1, when the policy is the fine-tuned model", {
         "score": "the fine-tuned model's endings have a mean score of 0",
         "score_std": "the scores of the fine-tuned model's endings have standard deviation 1"}),
     "whitened returns": ("the value loss would stay where it was at the start, and all else would be healthy", {
-        "value_loss": "it stays near 0.5: the targets of the value head have standard deviation 1 in every batch",
-        "explained_variance": "the value head cannot learn targets that are scaled anew in every batch"}),
+        "value_loss": "it stays near 0.5: the targets of the value head have standard deviation 1 in every batch"}),
     "learning rate": ("a large share of the ratios would be clipped from iteration 1 on, with a first ratio of 1", {
         "clip_fraction": "one update moves the policy much too far",
         "approx_kl": "one update moves the policy much too far"}),

@@ -44,7 +44,10 @@ def first_apart(histories: Histories, keys: Sequence[str], errors: float = 4.0,
 
     Means of three iterations in a row have to differ by so many standard errors of their difference. The score and the
     gold reward of an ending have a standard deviation of about 1, and the KL of about its mean, or 1 if that is less.
+    Raises: InputError for any other quantity, whose standard deviation is not known here.
     """
+    if unknown := [key for key in keys if key not in ("kl", "score", "gold")]:
+        raise InputError(f"the spread of {unknown[0]!r} over endings is not known: choose from kl, score, gold")
     return {seed: {key: _apart(arms["ppo_no_kl"], arms["ppo"], key, errors, episodes) for key in keys}
             for seed, arms in histories.items()}
 

@@ -29,6 +29,8 @@ TABLE = ("score", "score_std", "reward", "gold", "coherent", "length", "ended", 
 NEAR = 1  # iterations before and after: the references of these say what is usual
 WIDER = 1.0  # the band of what is usual is widened by its height, so many times, on both sides
 EXACT = {"ratio_first": 1e-3, "kl_coef": 1e-3}  # 1 or a setting, but for rounding
+LINE_ONE = {"ratio_first": (1, 1e-3), "kl": (0, 0.01), "kl_k1": (0, 0.01), "score": (0, 0.375),
+            "score_std": (1, 0.375)}  # what the fine-tuned model has, and how far 64 endings may be from it: 3 errors
 LEAST = {"clip_fraction": 0.02, "approx_kl": 0.02, "ended": 0.02, "coherent": 0.05, "kl": 0.1, "kl_k1": 0.5,
          "value_loss": 0.02}  # the least half-width of the band: less is noise, or matters to nobody
 
@@ -119,8 +121,13 @@ def usual(key: str, references: Sequence[Columns], count: int) -> tuple[NDArray[
 
 
 def departure(columns: Columns, key: str, references: Sequence[Columns]) -> int | None:
-    """The first iteration at which a quantity is unusual, and the next one too; None where it never is."""
+    """The first iteration at which a quantity is unusual, and the next one too; None where it never is.
+
+    Iteration 1 counts alone for what is known there: the policy is still the fine-tuned model, and the reference.
+    """
     values = np.array([np.nan if x is None else x for x in columns[key]], dtype=float)
+    if key in LINE_ONE and columns["iteration"][0] == 1 and abs(values[0] - LINE_ONE[key][0]) > LINE_ONE[key][1]:
+        return 1
     low, high = usual(key, references, len(values))
     out = (values < low) | (values > high)
     lasting = out & np.append(out[1:], False)

@@ -138,7 +138,7 @@ class Method:
     """What the advantage is, and what the loss is."""
 
     advantages: Callable[[Batch], Tensor]  # (B,), once for each batch
-    loss: Callable[[Tensor, Batch, Tensor], Tensor] = clipped_loss  # of fresh log-probabilities, a minibatch, and those
+    loss: Callable[[Tensor, Batch, Tensor], Tensor] = clipped_loss  # of log-probabilities, a minibatch, its advantages
 
 
 METHODS = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlhf_mini.errors import InputError
 from rlhf_mini.plots.backend import plt
 from rlhf_mini.teaching import method_plots
 from rlhf_mini.teaching.exact_gradients import (
@@ -92,14 +93,16 @@ def test_plots_draw_what_they_are_given() -> None:
     figures = {"kl": 2.0, "gold_mean": 1.0, "proxy_mean": 1.2, "objective": 0.9}
     history = {"score": [0.8, 0.9], "flat": [0.6, 0.7], "chosen": [0.1] * 20, "rejected": [-0.5] * 20}
     seed = {"best_of_n": [{"n": n, "kl": 0.2 * n, "gold": 0.1 * n, "proxy": 0.2 * n} for n in (1, 2)],
-            "RLOO": {"0.15": figures, "0.05": {**figures, "kl": 4.0}},
+            "RLOO": {"0.15": figures, "0.05": {**figures, "kl": 4.0, "gold_mean": 2.0}},
             "coherence": {size: {"history": history} for size in ("4", "16")}}
     ax = method_plots.frontier([seed, seed], ["RLOO"], "gold", "Gold over KL")
     legend = ax.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["best of n (KL is a bound)", "RLOO"]
-    assert method_plots.at_kl(seed, "RLOO", 1.0, "gold_mean") == pytest.approx(0.1 + 0.9 / 2)
-    assert method_plots.at_kl(seed, "RLOO", 3.0, "gold_mean") == pytest.approx(1.0)
+    assert method_plots.at_kl(seed, "RLOO", 3.0, "gold_mean") == pytest.approx(1.5)
+    assert method_plots.at_kl(seed, "RLOO", 1.8, "gold_mean") == pytest.approx(0.9)
+    with pytest.raises(InputError, match=r"RLOO was recorded from 2\.00 to 4\.00 nats"):
+        method_plots.at_kl(seed, "RLOO", 1.0, "gold_mean")
     ax = method_plots.learning_curves({"PPO": [[0.1, 0.5], [0.2, 0.6]]}, 128)
     assert np.array_equal(ax.lines[0].get_xdata(), [128, 256])
     assert np.allclose(ax.lines[0].get_ydata(), [0.15, 0.55])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlhf_mini import plots
+from rlhf_mini.errors import InputError
 from rlhf_mini.plots.backend import picture, subplots
 from rlhf_mini.plots.style import Style
 
@@ -16,12 +17,13 @@ if TYPE_CHECKING:  # plots imports matplotlib, in its own way
 
 METHOD_STYLES = {
     "PPO": Style("PPO", "#0072B2", "-", "o"),
-    "REINFORCE": Style("REINFORCE", "#56B4E9", "--", "s"),
-    "RLOO": Style("RLOO", "#009E73", "-.", "^"),
+    "REINFORCE": Style("REINFORCE", "#56B4E9", "-.", "s"),
+    "RLOO": Style("RLOO", "#009E73", ":", "^"),
     "GRPO": Style("GRPO", "#D55E00", "-", "D"),
     "online DPO": Style("online DPO", "#CC79A7", "--", "v"),
-    "DPO on rankings": Style("DPO on rankings", "#7A5A00", ":", "P"),
+    "DPO on rankings": Style("DPO on rankings", "#7A5A00", "-", "P"),
 }
+REACH = 0.3  # nats outside of the recorded prices to which the line between them is drawn on
 Recorded = Mapping[str, Any]  # of one seed: method -> price -> figures, as `make methods` records them
 
 
@@ -49,7 +51,7 @@ def frontier(seeds: Sequence[Recorded], methods: Sequence[str], key: str, title:
 
     Points are means over seeds, with the range in both directions; a line joins the prices of one method.
     """
-    ax = plots.labelled_axes(ax, title, "KL from the reference (nats per ending)", "mean (s.d.)")
+    ax = plots.labelled_axes(ax, title, "KL from the reference (nats per ending)", "standard deviations")
     best = np.array([[(row["kl"], row[key]) for row in seed["best_of_n"]] for seed in seeds])  # (seeds, n, 2)
     kl, gained = best.mean(0).T
     ax.plot(kl, gained, color="black", linewidth=1, marker=".", label="best of n (KL is a bound)")
@@ -68,10 +70,14 @@ def frontier(seeds: Sequence[Recorded], methods: Sequence[str], key: str, title:
 
 
 def at_kl(seed: Recorded, method: str, nats: float, key: str) -> float:
-    """A figure of a method at this KL: on straight lines between the fine-tuned model and the prices recorded."""
-    start = seed["best_of_n"][0]
-    points = sorted([(0.0, start[key.removesuffix("_mean")]), *((at["kl"], at[key]) for at in seed[method].values())])
-    return float(np.interp(nats, [kl for kl, _ in points], [value for _, value in points]))
+    """A figure of a method at this KL, on the straight line through its two prices.
+
+    Raises: InputError where the KL is further than REACH outside of what was recorded: a line says nothing there.
+    """
+    (low, left), (high, right) = sorted((at["kl"], at[key]) for at in seed[method].values())
+    if not low - REACH <= nats <= high + REACH:
+        raise InputError(f"{method} was recorded from {low:.2f} to {high:.2f} nats: choose a KL in between, not {nats}")
+    return float(left + (nats - low) / (high - low) * (right - left))
 
 
 @picture
@@ -100,6 +106,7 @@ def program_reward(seeds: Sequence[Recorded], axes: Any = None) -> Any:
             steps = np.arange(1, rows.shape[1] + 1)
             one.plot(steps, rows.mean(0), dash, color=colour, label=f"{size} endings to an opening")
             one.fill_between(steps, rows.min(0), rows.max(0), color=colour, alpha=0.15, linewidth=0)
-        one.set_ylim(0, 1.03)
+    axes[0].set_ylim(0.8, 1.0)
+    axes[1].set_ylim(0, 1.03)
     axes[1].legend(fontsize=8, frameon=False, loc="lower right")
     return axes

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import random
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,62 +15,22 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from rlhf_mini import files, tales, team
+from rlhf_mini import files, team
 from rlhf_mini.batches import token_batches
 from rlhf_mini.checkpoints import ready
 from rlhf_mini.errors import InputError, shown
-from rlhf_mini.evaluate import sample_endings
 from rlhf_mini.given import stream, text_stream
 from rlhf_mini.language_model import EOS, PAD, context_length, encode, save_language_model
+from rlhf_mini.model_card import card
 from rlhf_mini.optimisers import muon_and_adamw
 from rlhf_mini.require import require, require_numbers
 from rlhf_mini.run.base import note_tales
 from rlhf_mini.run.config import can_be_utf_8
 from rlhf_mini.run.progress import progress
-from rlhf_mini.sft import Example, fit_next_token, mean_loss
+from rlhf_mini.sft import Example, fit_next_token
 from rlhf_mini.tales.corpus import corpus
 
 TOKENIZER_DOCUMENTS = 20_000
-HELD_OUT_TALES = 2_000
-CARD = """---
-license: apache-2.0
-language: en
-library_name: transformers
-tags: [gpt2, rlhf_mini, synthetic]
----
-# tiny-tales-gpt2
-
-The pretrained model that `rlhf_mini` starts from: GPT-2 with {parameters:,} parameters ({n_layer} layers, width
-{n_embd}, {n_head} heads, {n_positions} positions, no dropout) and a byte-level BPE vocabulary of {vocab_size:,}
-tokens, with a pad token of its own. Its corpus is one small world: very short tales, and notices, letters, rhymes
-and recipes from the same villages. It was trained on synthetic text only.
-
-## How it was made
-`python -m rlhf_mini pretrain --out DIR` builds it again: {documents:,} pages of two pieces each from
-the project's own grammar ({tokens:,} tokens, each seen once, seed {seed}), in batches of at most
-{batch_tokens:,} tokens, padding included ({steps:,} steps); Muon for the matrices and AdamW for the rest; a learning
-rate of {learning_rate:g}, with a warm-up over {warmup:.0%} of the steps and then down to zero in a line.
-One opening in eight is held out and never occurs.
-
-## How good it is
-| | nats per token |
-|---|---|
-| loss on {held_out:,} tales with held-out openings (ending and end-of-text) | {loss:.3f} |
-| entropy of the grammar (mean of -ln p of the same endings) | {entropy:.3f} |
-| the uniform distribution (ln {vocab_size:,}) | {uniform:.3f} |
-
-The loss is higher than the entropy mostly because of the corpus: after a tale, a page continues with another piece
-instead of the end of the text. `tales.log_probability` gives ln p of an ending: over all ways to write it, and with
-the tries that the writer drops as stuck or too long.
-
-## Samples
-At temperature 1, without top-k or top-p, cut after 64 tokens (so most stop in mid-sentence); / is a line break:
-
-{samples}
-
-## Files
-{hashes}
-"""
 
 
 @dataclass(frozen=True)
@@ -217,27 +175,3 @@ def checked_documents(documents: Iterable[Sequence[int]], eos_id: int, context: 
         if row[-1] != eos_id:
             raise InputError(f"document {number} ends in token {row[-1]}: append the end-of-text token {eos_id}")
         yield row
-
-
-def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, counts: Mapping[str, int]) -> str:
-    """The model card: recipe, held-out loss and entropy, samples, hashes.
-
-    `counts` holds the numbers of documents, tokens and steps.
-    """
-    pairs = [tales.write(seed, "held_out") for seed in range(HELD_OUT_TALES)]
-    tokens = sum(len(row) + 1 for row in encode(tokenizer, [" " + ending for _, ending in pairs]))
-    openings = random.Random(config.seed).sample([opening for opening, _ in pairs], 8)
-    endings = sample_endings(model, tokenizer, openings, max_new_tokens=64, temperature=1.0, seed=config.seed).endings
-    samples = "\n".join(f"> **{opening}** {' / '.join(ending.splitlines())}\n"
-                        for opening, ending in zip(openings, endings, strict=True))
-    hashes = "\n".join(f"- `{f.name}` sha256 `{hashlib.sha256(f.read_bytes()).hexdigest()}`"
-                       for f in sorted(out.iterdir()) if f.suffix in (".safetensors", ".json"))
-    shape = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    return CARD.format(
-        parameters=model.num_parameters(), n_layer=shape["n_layer"], n_embd=shape["n_embd"], n_head=shape["n_head"],
-        n_positions=shape["n_positions"], vocab_size=shape["vocab_size"], documents=counts["documents"],
-        tokens=counts["tokens"], steps=counts["steps"], seed=config.seed, batch_tokens=config.batch_tokens,
-        learning_rate=config.learning_rate,
-        warmup=config.warmup, held_out=HELD_OUT_TALES,
-        loss=mean_loss(model, tokenizer, pairs), entropy=-sum(tales.log_probability(*pair) for pair in pairs) / tokens,
-        uniform=math.log(shape["vocab_size"]), samples=samples, hashes=hashes)

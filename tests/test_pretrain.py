@@ -6,8 +6,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlhf_mini import model_card
 from rlhf_mini import pretrain as pretraining
 from rlhf_mini.assets import asset
 from rlhf_mini.errors import InputError
@@ -19,7 +21,8 @@ SMALL = PretrainConfig(documents=300, vocab_size=400, n_layer=1, n_head=2, n_emb
 @pytest.fixture(autouse=True)
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretraining, "TOKENIZER_DOCUMENTS", 300)
-    monkeypatch.setattr(pretraining, "HELD_OUT_TALES", 50)
+    monkeypatch.setattr(model_card, "HELD_OUT_TALES", 50)
+    monkeypatch.setattr(model_card, "JUDGED", 8)
 
 
 def test_a_checkpoint_from_nothing_loads_and_has_a_card(tmp_path: Path) -> None:
@@ -29,6 +32,9 @@ def test_a_checkpoint_from_nothing_loads_and_has_a_card(tmp_path: Path) -> None:
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "entropy of the grammar" in card
+    head = ModelCard(card).data
+    assert head.pipeline_tag == "text-generation" and head.model_name == "tiny-tales-gpt2"
+    assert {result.metric_type for result in head.eval_results} == {"loss", "coherence"}
     assert hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest() in card
     with pytest.raises(InputError, match="is not empty"):
         pretrain(out, SMALL)
@@ -58,5 +64,6 @@ def test_the_embedded_tokenizer_loses_no_character(text: str) -> None:
 def test_the_embedded_files_are_those_of_the_card() -> None:
     folder = asset("tiny-tales-gpt2")
     card = (folder / "README.md").read_text(encoding="utf-8")
+    assert [result.metric_type for result in ModelCard(card).data.eval_results] == ["loss", "coherence"]
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() in card, name

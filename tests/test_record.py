@@ -367,6 +367,7 @@ def test_a_hash_of_a_folder_covers_names_and_contents_and_of_a_notebook_its_code
     first = content(tmp_path / "folder")
     (tmp_path / "folder" / "__pycache__").mkdir()
     (tmp_path / "folder" / "__pycache__" / "x").write_text("x")
+    (tmp_path / "folder" / "README.md").write_text("a card")
     assert content(tmp_path / "folder") == first != NOTHING
     (tmp_path / "folder" / "a.json").rename(tmp_path / "folder" / "b.json")
     assert content(tmp_path / "folder") != first

@@ -26,9 +26,10 @@ def stamp_of(inputs: Iterable[str], settings: Any, micro_run: Mapping[str, float
 
 
 def content(path: Path) -> str:
-    """A hash of a file, of all files in a folder, or of a notebook's code."""
+    """A hash of a file, of all files in a folder but its card, or of a notebook's code."""
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts
+                       and file.name != "README.md")
         return _hash(f"{file.relative_to(path).as_posix()} {content(file)}\n".encode() for file in files)
     if not path.exists():
         return NOTHING

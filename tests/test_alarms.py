@@ -10,7 +10,15 @@ import pytest
 from stages import KEPT, thinned
 
 from rlhf_mini.errors import InputError
-from rlhf_mini.teaching.alarms import first_alarms, first_apart, in_order, late_over_seeds, seed_histories
+from rlhf_mini.teaching.alarms import (
+    first_alarms,
+    first_apart,
+    highest_gold_of_others,
+    in_order,
+    late_apart,
+    late_over_seeds,
+    seed_histories,
+)
 
 RUN = Path(__file__).parent.parent / "assets" / "run-3" / "history.jsonl"
 
@@ -45,6 +53,18 @@ def test_the_late_mean_has_the_standard_error_over_seeds() -> None:
     histories = {seed: arms({"kl": [99.0] * 3 + [float(seed)] * 2}, {}) for seed in (1, 2, 3)}
     found = late_over_seeds(histories, "ppo_no_kl", "kl", last=2)
     assert found.value == pytest.approx(2) and found.error == pytest.approx(3**-0.5)
+
+
+def test_arms_of_one_seed_are_compared_with_each_other() -> None:
+    histories = {seed: arms({"score": [99.0, seed + 1.0]}, {"score": [99.0, float(seed)]}) for seed in (1, 2, 3)}
+    found = late_apart(histories, "score", last=1)
+    assert (found.value, found.error) == pytest.approx((1, 0)) and found.form == "+"
+
+
+def test_where_gold_is_highest_is_taken_from_the_other_seeds() -> None:
+    peaks = {3: 7, 4: 4, 5: 3, 6: 4}
+    histories = {seed: arms({"gold": [-abs(i + 1.0 - peak) for i in range(9)]}, {}) for seed, peak in peaks.items()}
+    assert highest_gold_of_others(histories, 3) == 4 and highest_gold_of_others(histories, 5) == 4
 
 
 def test_alarms_are_told_in_the_order_in_which_they_go_off() -> None:

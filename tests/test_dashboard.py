@@ -95,6 +95,10 @@ def test_tables_have_a_row_for_each_arm_or_seed() -> None:
     assert list(dashboard.critic_table(seed_histories())) == ["with KL", "without"]
     halves = dashboard.half_readable(seed_histories())
     assert [row["gold is highest on line"] for row in halves.values()] == [9, 9, 8, 9, 10]
+    for row, arms in zip(halves.values(), seed_histories().values(), strict=True):
+        share = arms["ppo_no_kl"]["grammatical"]
+        line = row["under half readable from line"]
+        assert share[line - 1] < 0.5 <= min(share[:line - 1])
 
 
 def test_final_figures_are_those_of_the_recorded_run() -> None:

@@ -14,6 +14,7 @@ from rlhf_mini.errors import InputError
 from rlhf_mini.teaching.compared import numbers
 from rlhf_mini.teaching.measured import (
     Measured,
+    change_of_share,
     decimals,
     difference,
     mean_error,
@@ -29,7 +30,7 @@ from rlhf_mini.teaching.measured import (
     (Measured(0.8312, 0.0512, "+"), "+0.83 ± 0.05"),
     (Measured(-0.8312, 0.0151), "-0.831 ± 0.015"),
     (Measured(0.9719, 0.0083, "%"), "97.2 ± 0.8 %"),
-    (Measured(0.0214, 0.0119, "+%"), "+2.1 ± 1.2 %"),
+    (Measured(0.0214, 0.0119, "+%"), "+2.1 ± 1.2 percentage points"),
     (Measured(-0.004, 0.05, "+"), "+0.00 ± 0.05"),  # not -0.00
     (Measured(9.96, 0.096), "9.96 ± 0.10"),
     (Measured(1234.5, 121.0), "1230 ± 120"),
@@ -45,9 +46,9 @@ def test_a_format_adds_a_sign_percent_and_a_width() -> None:
     number = Measured(0.0214, 0.0119)
     assert f"{number:+}" == "+0.021 ± 0.012"
     assert f"{number:%}" == "2.1 ± 1.2 %"
-    assert f"{number:+%}" == "+2.1 ± 1.2 %"
+    assert f"{number:+%}" == "+2.1 ± 1.2 percentage points"
     assert f"{number:>16}" == "   0.021 ± 0.012"
-    assert f"{Measured(0.0214, 0.0119, '+%'):<14}|" == "+2.1 ± 1.2 %  |"
+    assert f"{Measured(0.0214, 0.0119, '%'):<14}|" == "2.1 ± 1.2 %   |"
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-9, 1e6), st.sampled_from(["", "+", "%", "+%"]))
@@ -99,7 +100,16 @@ def test_a_difference_of_pairs_leaves_out_what_they_share() -> None:
     found = difference(before + np.array([1.0, 1.2, 0.8, 1.0]), before)
     assert (found.value, found.error) == pytest.approx((1.0, math.sqrt(0.08 / 3) / 2))
     assert str(found) == "+1.00 ± 0.08"
-    assert str(difference([True, True], [False, True], form="%")) == "+50 ± 50 %"
+    assert str(difference([True, True], [False, True], form="%")) == "+50 ± 50 percentage points"
+
+
+def test_a_share_that_changes_is_compared_flag_by_flag_and_never_sure() -> None:
+    before, after = [True] * 50 + [False] * 50, [True] * 48 + [False] * 52
+    found = change_of_share(after, before)
+    assert found.value == pytest.approx(-0.02) and found.form == "+%"
+    assert found.error == pytest.approx(math.hypot(difference(after, before).error, 0.01))
+    assert found.error < 0.3 * (share_of(after) - share_of(before)).error  # as if of other rows
+    assert change_of_share(before, before).error == pytest.approx(0.01)
 
 
 def test_a_share_of_none_or_all_has_an_error() -> None:
@@ -165,3 +175,10 @@ def test_a_table_is_aligned_and_says_once_what_the_error_is(capsys: pytest.Captu
         "after SFT    +0.00 ± 0.05      256",
         "PPO        +1.040 ± 0.015           96.0 ± 1.2 %",
         "± is one standard error over endings"]
+
+
+def test_a_table_with_differences_of_percentages_says_that_they_are_points(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table({"PPO": {"coherent": Measured(0.96, 0.01, "%"), "change": Measured(-0.02, 0.01, "+%")}}, "a band")
+    assert capsys.readouterr().out.splitlines() == [
+        "         coherent        change", "PPO  96.0 ± 1.0 %  -2.0 ± 1.0 %", "± is a band",
+        "% with a sign are percentage points"]

@@ -16,7 +16,7 @@ from rlhf_mini import evaluate, plots
 from rlhf_mini.assets import asset
 from rlhf_mini.ppo import PPOIteration
 from rlhf_mini.teaching import arms, frontier, kl_plots, live_story, story_cards
-from rlhf_mini.teaching.measured import Measured
+from rlhf_mini.teaching.measured import Measured, change_of_share
 
 OPENING = "Kofi, who lived near the harbour, had never had a boat."
 NASTY = '<script>alert("1")</script> & <b>bold</b>'
@@ -109,6 +109,15 @@ def test_the_difference_of_the_arms_is_that_of_their_means(history: list[dict[st
     assert found.error == pytest.approx((2 / (3 * 128)) ** 0.5)
 
 
+def test_three_iterations_have_means_and_their_errors(history: list[dict[str, Any]]) -> None:
+    rows = [row for row in history if row["arm"] == "ppo"][:5]
+    found = arms.three_iterations(rows, 4)
+    assert found["gold"].value == pytest.approx(sum(row["gold"] for row in rows[1:4]) / 3)
+    assert found["gold"].error == pytest.approx(384**-0.5)
+    whole = [{**row, "grammatical": 1.0} for row in rows]
+    assert arms.three_iterations(whole, 4)["readable"] == found["gold"]
+
+
 def test_figures_of_a_model_have_errors_and_best_of_n_a_bound() -> None:
     row = {"gold_mean": 1.0, "gold_std": 2.0, "proxy_mean": 0.5, "coherent": 0.9, "kl": 1.84, "samples": 400}
     metrics = dict.fromkeys(("sft", "ppo", "best_of_16"), row)
@@ -121,6 +130,7 @@ def test_before_and_after_compares_opening_by_opening() -> None:
     table = arms.before_and_after(samples(["a.", "b.", "c."]), samples(["a.", "a.", "c."]), 0.0)
     assert table["score"]["change"].value == 0 and table["distinct"]["after"].value == pytest.approx(2 / 3)
     assert set(table["KL"]) == {"after"}
+    assert table["distinct"]["change"] == change_of_share([True, False, True], [True] * 3)
 
 
 def test_a_run_that_reaches_the_optimum_has_all_of_it() -> None:
@@ -129,6 +139,8 @@ def test_a_run_that_reaches_the_optimum_has_all_of_it() -> None:
     found = frontier.beside_best(scores, 0.5, {"kl": best["KL"].value, "proxy_mean": best["score"].value,
                                                "samples": 10_000})
     assert found["J/J*"].value == pytest.approx(1.0, abs=1e-6)
+    few = frontier.beside_best(scores, 0.01, {"kl": 5.0, "proxy_mean": 2.0, "samples": 100})
+    assert few["J/J*"] == few["best KL"] == "" and few["effective endings"].value < frontier.FEWEST
 
 
 def test_pictures_of_nats_are_drawn() -> None:

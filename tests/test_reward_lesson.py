@@ -15,7 +15,9 @@ from rlhf_mini.teaching.reward_lesson import (
     beyond,
     by_form,
     gain_of_a_doubling,
+    in_all_and_some,
     leans_more,
+    overconfident_by,
     recorded_scale,
     when_sure,
 )
@@ -43,6 +45,30 @@ def test_where_a_model_is_sure_it_is_counted_how_often_it_is_wrong() -> None:
     assert found["more than it says"].value == pytest.approx(1 / 5 - said)
 
 
+def test_two_models_are_compared_on_the_same_pairs() -> None:
+    sure = when_sure(MARGINS, OPENINGS)["more than it says"]
+    assert overconfident_by(MARGINS, MARGINS, OPENINGS) == Measured(0.0, 0.0, "+%")
+    right = MARGINS.abs()
+    found = overconfident_by(MARGINS, right, OPENINGS)
+    assert found.value == pytest.approx(sure.value - when_sure(right, OPENINGS)["more than it says"].value, abs=1e-6)
+    without = MARGINS * (MARGINS > 0)  # the wrong ones left out
+    gone = when_sure(MARGINS[MARGINS > 0], [o for o, m in zip(OPENINGS, MARGINS, strict=True) if m > 0])
+    assert overconfident_by(without, MARGINS, OPENINGS).value == pytest.approx(
+        gone["more than it says"].value - sure.value, abs=1e-6)
+
+
+def test_a_figure_of_all_rows_and_of_some_has_a_paired_difference() -> None:
+    generator = np.random.default_rng(0)
+    x, some = generator.normal(size=200), np.arange(200) % 10 > 0
+    found = in_all_and_some(np.mean, x, some=some, by=range(200))
+    assert found["all endings"].value == pytest.approx(x.mean())
+    assert found["those that make sense"].value == pytest.approx(x[some].mean())
+    assert found["difference"].value == pytest.approx(x.mean() - x[some].mean())
+    assert found["difference"].error < 0.5 * found["all endings"].error
+    wider = in_all_and_some(np.mean, x, some=some, by=range(200), again=0.3)
+    assert wider["difference"].error > 0.3
+
+
 def test_the_scale_of_a_recorded_table_is_found() -> None:
     table = calibration_bins(MARGINS * 1.7)
     assert recorded_scale(MARGINS, table) == 1.7 and apart(MARGINS * 1.7, table) < 1e-6
@@ -54,7 +80,7 @@ def test_recorded_accuracies_are_read_by_form_and_size() -> None:
             for size, seed, accuracy in ((100, 1, 0.78), (25, 0, 0.6), (25, 1, 0.7), (100, 0, 0.7))]
     found = by_form({"results": rows})
     assert found == {"full": {25: [0.6, 0.7], 100: [0.7, 0.78]}}
-    assert gain_of_a_doubling(found["full"]) == pytest.approx([0.05, 0.04])
+    assert gain_of_a_doubling(found["full"], 25, 100) == pytest.approx([0.05, 0.04])
 
 
 def test_what_is_beyond_gold_has_nothing_to_do_with_gold() -> None:

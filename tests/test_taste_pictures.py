@@ -12,6 +12,7 @@ import pytest
 from rlhf_mini import tales
 from rlhf_mini.teaching import taste_pictures as pictures
 from rlhf_mini.teaching import taste_tables as tables
+from rlhf_mini.teaching.measured import Measured
 from rlhf_mini.teaching.taste import SIMULATED_TASTES, win_rate
 
 RESULTS = json.loads((Path(__file__).parent.parent / "assets" / "taste.json").read_text())["results"]
@@ -46,7 +47,7 @@ def row(seed: int = 0, **changes: Any) -> dict[str, Any]:
 def test_the_tables_of_the_seeds_by_hand() -> None:
     runs = {"gloomy": [(row(0), row(0, shift=0.3)), (row(1), row(1, shift=0.6))]}
     assert tables.exam_table(runs)["gloomy, seed 1"] == {
-        "control (−panel)": "60.0 ± 2.0 %", "learnt": "70.0 ± 2.0 %", "learnt less control": "+10.0 ± 2.0 %"}
+        "control (−panel)": "60.0 ± 2.0 %", "learnt": "70.0 ± 2.0 %", "learnt less control": Measured(0.1, 0.02, "+%")}
     assert tables.policy_table(runs)["gloomy, seed 0"] == {
         "moved by control": "+0.30", "KL": "2.0", "moved by learnt": "+0.50", " KL": "2.0",
         "blind": "12 won, 5 lost, 3 tied"}
@@ -58,11 +59,19 @@ def test_the_tables_of_the_seeds_by_hand() -> None:
 def test_side_effects_have_a_column_for_each_seed(capsys: pytest.CaptureFixture[str]) -> None:
     kinder = row(1, attributes_after={**row()["attributes_after"], "kindness": 1.5})
     both = [(row(0), row(0)), (kinder, row(1))]
-    tables.print_side_effects(both)
+    tables.print_side_effects(both, dict.fromkeys(tables.CHANGED, 0.1))
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split("  ")[-4:] == ["learnt 0", "learnt 1", "control 0", "control 1"]
-    assert lines[1].split() == ["kindness", "1.00", "0.40", "1.50", "0.40", "0.40"]
-    assert tables.rose(both, "kindness") == (1, 0)
+    assert lines[1].split() == ["kindness", "1.00", "0.10", "-0.60", "+0.50", "-0.60", "-0.60"]
+    assert tables.rose(both, "kindness", 0.1) == (1, 0)
+    assert tables.rose(both, "kindness", 0.6) == (0, 0)  # no more than chance does
+
+
+def test_a_change_counts_from_two_errors_of_a_difference() -> None:
+    least = tables.least_changes(list(zip(OPENINGS, [[ending] for ending in ENDINGS], strict=True)), 50)
+    assert set(least) == set(tables.CHANGED)
+    moods = [tales.read(*told).attributes.mood for told in zip(OPENINGS, ENDINGS, strict=True)]
+    assert least["mood"] == pytest.approx(2 * np.std(moods) * 0.2)
 
 
 def test_checkpoints_come_with_the_least_coherent_first() -> None:

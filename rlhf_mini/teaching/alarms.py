@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rlhf_mini.assets import asset
 from rlhf_mini.errors import InputError
-from rlhf_mini.teaching.measured import Measured, mean_error
+from rlhf_mini.teaching.measured import Measured, difference, mean_error
 
 Columns = Mapping[str, Sequence[float]]  # of one arm of one run
 Histories = Mapping[int, Mapping[str, Columns]]  # by seed and arm
@@ -54,7 +54,27 @@ def first_apart(histories: Histories, keys: Sequence[str], errors: float = 4.0,
 
 def late_over_seeds(histories: Histories, arm: str, key: str, form: str = "", last: int = 10) -> Measured:
     """The mean over the last iterations, and the standard error over seeds: what another seed would change."""
-    return mean_error([np.mean(_column(arms[arm], key)[-last:]) for arms in histories.values()], form=form)
+    return mean_error(_late(histories, arm, key, last), form=form)
+
+
+def late_apart(histories: Histories, key: str, last: int = 10) -> Measured:
+    """The arm without the KL penalty less the arm with it, late, seed by seed: what both share leaves the error."""
+    without, with_kl = (_late(histories, arm, key, last) for arm in ("ppo_no_kl", "ppo"))
+    return difference(without, with_kl)
+
+
+def highest_gold_of_others(histories: Histories, seed: int, arm: str = "ppo_no_kl") -> int:
+    """Where gold is highest in an arm of the *other* seeds: the middle of three iterations, the median over seeds.
+
+    The highest gold of a run itself would be chosen for its luck, and so be too high.
+    """
+    found = [int(np.argmax(_threes(_column(arms[arm], "gold")))) + 2 for other, arms in histories.items()
+             if other != seed]
+    return int(np.median(found))
+
+
+def _late(histories: Histories, arm: str, key: str, last: int) -> list[float]:
+    return [float(np.mean(_column(arms[arm], key)[-last:])) for arms in histories.values()]
 
 
 def in_order(found: Mapping[str, Any]) -> str:

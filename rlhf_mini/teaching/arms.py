@@ -14,7 +14,8 @@ from rlhf_mini import plots, tales
 from rlhf_mini.evaluate import Samples
 from rlhf_mini.metrics import judge_tales
 from rlhf_mini.plots.backend import picture, subplots
-from rlhf_mini.teaching.measured import Measured, difference, mean_error, share_of
+from rlhf_mini.teaching.measured import Measured, change_of_share, difference, mean_error, share_of
+from rlhf_mini.teaching.overoptimisation import readable_gold
 
 Row = Mapping[str, Any]
 KL_TICKS = (0, 1, 3, 10, 30, 100, 300)
@@ -30,8 +31,18 @@ def arms_apart(arms: Mapping[str, Sequence[Row]], ends: Sequence[int],
                episodes: int = 128) -> dict[str, dict[str, Measured]]:
     """For three iterations up to each of `ends`: the arm without the penalty less the arm with it."""
     return {f"iterations {end - 2} to {end}": {
-        key: batch_mean(arms["ppo_no_kl"][end - 3:end], key, episodes)
-        - batch_mean(arms["ppo"][end - 3:end], key, episodes) for key in ("kl", "gold", "score")} for end in ends}
+        name: batch_mean(arms["ppo_no_kl"][end - 3:end], key, episodes)
+        - batch_mean(arms["ppo"][end - 3:end], key, episodes)
+        for name, key in (("KL", "kl"), ("gold", "gold"), ("score", "score"))} for end in ends}
+
+
+def three_iterations(rows: Sequence[Row], last: int, episodes: int = 128) -> dict[str, Measured]:
+    """KL, score and gold of the three iterations up to `last`, and gold of the endings that the reader can parse."""
+    part = rows[last - 3:last]
+    share = mean(row["grammatical"] for row in part)
+    readable = float(readable_gold([mean(row["gold"] for row in part)], [share])[0])
+    return {name: batch_mean(part, key, episodes) for name, key in (("KL", "kl"), ("score", "score"), ("gold", "gold"))
+            } | {"readable": Measured(readable, (episodes * len(part) * share) ** -0.5)}
 
 
 def figures_of(metrics: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
@@ -52,16 +63,17 @@ def before_and_after(before: Samples, after: Samples, again: float) -> dict[str,
              "tokens": (before.lengths, after.lengths)}
     table = {what: {"before": mean_error(a), "after": mean_error(b).widened(again),
                     "change": difference(b, a).widened(again)} for what, (a, b) in pairs.items()}
-    shares = {what: (share_of(was[what]), share_of(now[what])) for what in ("grammatical", "coherent")}
-    shares["distinct"] = (distinct(before), distinct(after))
-    table |= {what: {"before": a, "after": b, "change": b - a} for what, (a, b) in shares.items()}
+    flags: dict[str, tuple[Any, Any]] = {what: (was[what], now[what]) for what in ("grammatical", "coherent")}
+    flags["distinct"] = (first_of_its_form(before), first_of_its_form(after))
+    table |= {what: {"before": share_of(a), "after": share_of(b), "change": change_of_share(b, a)}
+              for what, (a, b) in flags.items()}
     return table | {"KL": {"after": mean_error(after.kl_each).widened(again)}}
 
 
-def distinct(samples: Samples) -> Measured:
-    """The share of endings that no earlier ending equals, names set aside."""
+def first_of_its_form(samples: Samples) -> list[bool]:
+    """Of each ending, whether no earlier ending equals it, names set aside."""
     forms = [tales.skeleton(ending) for ending in samples.endings]
-    return share_of([form not in forms[:i] for i, form in enumerate(forms)])
+    return [form not in forms[:i] for i, form in enumerate(forms)]
 
 
 @picture

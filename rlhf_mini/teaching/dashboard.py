@@ -148,7 +148,9 @@ def _late(runs: Sequence[Mapping[str, Sequence[float]]], key: str, form: str = "
 
 
 def half_readable(histories: Histories, episodes: int = 128) -> dict[str, dict[str, Any]]:
-    """Seed by seed without the KL penalty: the line of the highest gold, and gold where half can no longer be read.
+    """Seed by seed without the KL penalty: the line of the highest gold, and gold where half cannot be read.
+
+    The second line named is the first on which the reader can parse fewer than half of the endings.
 
     The errors are standard errors over the endings of that line, with a standard deviation of gold of 2 (all) or 1.
     """
@@ -158,9 +160,9 @@ def half_readable(histories: Histories, episodes: int = 128) -> dict[str, dict[s
         half = int(np.argmax(share < 0.5))  # the first line on which fewer than half can be read
         readable = float(readable_gold(gold, share)[half])
         rows[f"seed {seed}"] = {
-            "gold is highest on line": int(gold.argmax()) + 1, "half can be read on line": half + 1,
-            "gold there": Measured(float(gold[half]), 2 / episodes**0.5, "+"),
-            "of the readable": Measured(readable, (episodes * float(share[half])) ** -0.5, "+")}
+            "gold is highest on line": int(gold.argmax()) + 1, "under half readable from line": half + 1,
+            "gold on that line": Measured(float(gold[half]), 2 / episodes**0.5, "+"),
+            "of the readable there": Measured(readable, (episodes * float(share[half])) ** -0.5, "+")}
     return rows
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # plots imports matplotlib, in its own way
     from matplotlib.axes import Axes
 
 FRONTIER, PATH, TOGETHER = "#009E73", "#0072B2", 5  # two colours, and iterations that are one point of a path
+FEWEST = 2.5  # effective endings: with fewer nothing is said of the best policy beside a run
 LEAST = 4.0  # effective endings: with fewer the curve says more about the sample than about the best policy
 
 
@@ -63,15 +64,31 @@ def best_at(scores: Tensor, kl_coef: float) -> dict[str, Measured]:
             "effective endings": resampled(np.median, best.effective)}
 
 
-def beside_best(scores: Tensor, kl_coef: float, evaluation: Mapping[str, Any]) -> dict[str, Measured]:
-    """What a run with this price spent and reached, beside the best policy; `evaluation` is a row of metrics.json."""
-    best, samples = best_at(scores, kl_coef), evaluation["samples"]
+def best_if_known(scores: Tensor, kl_coef: float) -> dict[str, Any]:
+    """`best_at`; but of the best policy only the effective endings where there are fewer than FEWEST of them.
+
+    Then a row would say how good the best of the K endings is, and not how good the best policy.
+    """
+    best = best_at(scores, kl_coef)
+    known = best["effective endings"].value >= FEWEST
+    return {name: found if known or name == "effective endings" else "" for name, found in best.items()}
+
+
+def beside_best(scores: Tensor, kl_coef: float, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run with this price spent and reached, beside the best policy where that is known.
+
+    `evaluation` is a row of metrics.json.
+    """
+    best, samples = best_if_known(scores, kl_coef), evaluation["samples"]
     spent = Measured(evaluation["kl"], max(1, evaluation["kl"]) * samples**-0.5)
     reached = Measured(evaluation["proxy_mean"] - kl_coef * spent.value,
                        math.hypot(samples**-0.5, kl_coef * spent.error))
-    share = reached.value / best["J*"].value
-    return {"KL": spent, "best KL": best["KL"], "J": reached,
-            "J/J*": Measured(share, math.hypot(reached.error, share * best["J*"].error) / best["J*"].value, "%")}
+    row = {"KL": spent, "best KL": best["KL"], "J": reached, "J/J*": "",
+           "effective endings": best["effective endings"].widened(0.1)}  # so that 1 of 1 is not sure to the last digit
+    if (most := best["J*"]) != "":
+        share = reached.value / most.value
+        row["J/J*"] = Measured(share, math.hypot(reached.error, share * most.error) / most.value, "%")
+    return row
 
 
 def frontier(scores: Tensor, highest: float = 10.0, points: int = 60) -> tuple[list[float], list[float]]:

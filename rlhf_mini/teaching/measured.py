@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rlhf_mini.errors import InputError
 from rlhf_mini.tables import align_columns
 
+POINTS = " percentage points"  # what a difference of two percentages has for a unit
 ROUNDING = 1e-9  # of a value: equal numbers have means that differ in the sixteenth digit, which is no error
 
 
@@ -21,8 +22,9 @@ ROUNDING = 1e-9  # of a value: equal numbers have means that differ in the sixte
 class Measured:
     """A number and its error, one standard error unless the text beside it says otherwise.
 
-    `form` is how it is printed: "+" always shows the sign, "%" prints percent, "" neither. A format given in an
-    f-string replaces it and may add a width: `f"{gain:+%}"`, `f"{gain:>14}"`.
+    `form` is how it is printed: "+" always shows the sign, "%" prints percent, "" neither. With a sign, percent are a
+    difference of two percentages, and so percentage points. A format given in an f-string replaces it and may add a
+    width: `f"{gain:+%}"`, `f"{gain:>14}"`.
     """
 
     value: float
@@ -41,7 +43,7 @@ class Measured:
         sign, percent, layout = re.fullmatch(r"(\+?)(%?)(.*)", form).groups()  # type: ignore[union-attr]
         if not sign and not percent:
             sign, percent = "+" * ("+" in self.form), "%" * ("%" in self.form)
-        scale, unit = (100, " %") if percent else (1, "")
+        scale, unit = (100, POINTS if sign else " %") if percent else (1, "")
         uncertain = self.error if self.error > ROUNDING * abs(self.value) else 0.0
         places = decimals(scale * uncertain)
         value, error = (f"{round(scale * x, places) + 0.0:{show}.{max(places, 0)}f}"  # + 0.0 makes 0 of -0
@@ -111,6 +113,15 @@ def share_of(flags: Any, by: Sequence[Any] | None = None) -> Measured:
     return Measured(mean, max(error, mean_error(numbers, by).error if by is not None else 0.0), "%")
 
 
+def change_of_share(after: Any, before: Any, by: Sequence[Any] | None = None) -> Measured:
+    """The change of a share, flag by flag of the same rows, in percentage points, with an error that is never 0.
+
+    The error is that of `difference`, and one row of n more that might have changed: 1 / n. `by` is as in `mean_error`.
+    Shapes: (N,), (N,).
+    """
+    return difference(after, before, by, "%").widened(1 / len(_numbers(after)))
+
+
 def over_seeds(values: Any, form: str = "") -> Measured:
     """The mean over seeds, ± half their range. Say so beside it: this is not a standard error."""
     numbers = _numbers(values)
@@ -135,11 +146,17 @@ def resampled(measure: Callable[..., float], *columns: Any, by: Sequence[Any] | 
 
 
 def print_table(rows: Mapping[str, Mapping[str, Any]], plus_minus: str) -> None:
-    """Print one line for each row, one column for each of its entries, and what ± is: `plus_minus`, once."""
+    """Print one line for each row, one column for each of its entries, and what ± is: `plus_minus`, once.
+
+    Percentage points are too long for a column: they are printed as %, and a line below the table says so.
+    """
     heads = list(dict.fromkeys(head for row in rows.values() for head in row))
     cells = [[name, *(str(row.get(head, "")) for head in heads)] for name, row in rows.items()]
-    print("\n".join(line.rstrip() for line in align_columns([["", *heads], *cells])))
+    short = [[cell.replace(POINTS, " %") for cell in row] for row in cells]
+    print("\n".join(line.rstrip() for line in align_columns([["", *heads], *short])))
     print(f"± is {plus_minus}")
+    if short != cells:
+        print("% with a sign are percentage points")
 
 
 def _signed(form: str) -> str:

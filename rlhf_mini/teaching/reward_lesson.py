@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,21 @@ def when_sure(margins: Tensor, openings: Sequence[str]) -> dict[str, Measured]:
             "is wrong in": share_of(seen, names), "more than it says": difference(seen, said, names, "%")}
 
 
+def overconfident_by(one: Tensor, other: Tensor, openings: Sequence[str]) -> Measured:
+    """How much more often one model is wrong than it says than another is, where each is sure, on the same pairs.
+
+    The pairs are drawn anew for both together, so the error is that of a paired comparison. A margin of 0 is never
+    sure: it leaves a pair out. Shapes: (N,), (N,), margins as in `when_sure`.
+    """
+    return resampled(lambda a, b: _overconfidence(a) - _overconfidence(b), one, other, by=openings, form="+%")
+
+
+def _overconfidence(margins: NDArray[np.float64]) -> float:
+    said = 1 / (1 + np.exp(np.abs(margins)))  # the probability of being wrong
+    sure = said <= 1 - SURE
+    return float((margins[sure] < 0).mean() - said[sure].mean()) if sure.any() else 0.0
+
+
 def recorded_scale(margins: Tensor, bins: Sequence[Mapping[str, float]]) -> float:
     """By what normalising divided the scores: the number that gives back a table of calibration measured before it."""
     return min((i / 100 for i in range(50, 800)), key=lambda scale: apart(margins * scale, bins))
@@ -63,9 +78,8 @@ def by_form(recorded: Mapping[str, Any]) -> dict[str, dict[int, list[float]]]:
     return found
 
 
-def gain_of_a_doubling(sizes: Mapping[int, Sequence[float]]) -> list[float]:
-    """What a doubling of the rankings adds to the accuracy, on average from the fewest to the most: one a seed."""
-    fewest, most = min(sizes), max(sizes)
+def gain_of_a_doubling(sizes: Mapping[int, Sequence[float]], fewest: int, most: int) -> list[float]:
+    """What a doubling of the rankings adds to the accuracy, on average from `fewest` to `most` of them: one a seed."""
     return [(last - first) / np.log2(most / fewest).item()
             for first, last in zip(sizes[fewest], sizes[most], strict=True)]
 
@@ -75,6 +89,25 @@ def beyond(score: NDArray[np.float64], gold: NDArray[np.float64]) -> NDArray[np.
     z, g = ((x - x.mean()) / x.std() for x in (score, gold))
     left: NDArray[np.float64] = z - correlation(z, g) * g
     return left
+
+
+def in_all_and_some(measure: Callable[..., float], *columns: Any, some: Any, by: Sequence[Any],
+                    again: float = 0.0) -> dict[str, Measured]:
+    """A figure of all rows, of some of them, and the difference; drawn anew together, so that its error is paired.
+
+    `again` is what training again adds to the error. Shapes: (N,) each, `some` of True and False.
+    """
+    def of_some(*drawn: Any) -> float:
+        return measure(*(column[drawn[-1] > 0] for column in drawn[:-1]))
+
+    def apart(*drawn: Any) -> float:
+        return measure(*drawn[:-1]) - of_some(*drawn)
+
+    drawn = (*columns, some)
+    found = {"all endings": resampled(lambda *drawn: measure(*drawn[:-1]), *drawn, by=by, form="+"),
+             "those that make sense": resampled(of_some, *drawn, by=by, form="+"),
+             "difference": resampled(apart, *drawn, by=by, form="+")}
+    return {name: one.widened(again) for name, one in found.items()}
 
 
 def leans_more(x: Any, ours: Any, full: Any, given: Any) -> float:

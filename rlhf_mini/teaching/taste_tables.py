@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import mean
 from typing import Any
 
@@ -85,7 +86,7 @@ def exam_table(runs: Runs) -> Table:
 
     return {f"{name}, seed {row['seed']}": {"control (−panel)": f"{measured(row, 'turned'):%}",
                                             "learnt": f"{measured(row, 'learnt'):%}",
-                                            "learnt less control": f"{measured(row, 'more'):+%}"}
+                                            "learnt less control": replace(measured(row, "more"), form="+%")}
             for name, both in runs.items() for row, _ in both}
 
 
@@ -127,17 +128,42 @@ def attribute(row: Row, when: str, what: str) -> float:
     return found
 
 
-def print_side_effects(both: Sequence[tuple[Row, Row]]) -> None:
-    """Print what the runs of one taste did to everything that is counted, a column for each seed."""
-    rows = [["", "before", *(f"{who} {row['seed']}" for who in ("learnt", "control") for row, _ in both)]]
+def least_changes(items: Iterable[tuple[str, Sequence[str]]], count: int) -> dict[str, float]:
+    """The smallest change that counts of each figure in CHANGED: two standard errors of a difference of two means.
+
+    The means are over `count` endings, before and after. Recorded are only the means, so the spread of an ending's
+    attributes is that of `items`, endings of the fine-tuned model, and the error is as if the openings were others.
+    """
+    told = [(prompt, ending) for prompt, endings in items for ending in endings]
+    read = [tales.read(*one) for one in told]
+    spreads = {what: float(np.std([getattr(one.attributes, what) for one in read])) for what in ("mood", *COUNTED)}
+    spreads["gold"] = float(np.std([tales.gold_reward(*one) for one in told]))
+    spreads["coherent"] = float(np.std([one.coherent for one in read]))
+    forms = [tales.skeleton(ending) for _, ending in told]
+    spreads["distinct"] = float(np.std([form not in forms[:i] for i, form in enumerate(forms)]))
+    return {what: 2 * spreads[what] * (2 / count) ** 0.5 for what in CHANGED}
+
+
+def print_side_effects(both: Sequence[tuple[Row, Row]], least: Mapping[str, float]) -> None:
+    """Print what the runs of one taste changed in everything that is counted, a column for each seed.
+
+    Each change is from the same seed's endings before; the first two columns are the mean before, and what counts.
+    """
+    seeds = [f"{who} {row['seed']}" for who in ("learnt", "control") for row, _ in both]
+    rows = [["", "before", "counts from", *seeds]]
     for what in CHANGED:
-        after = [attribute(one, "after", what) for rows_of in zip(*both, strict=True) for one in rows_of]
-        rows.append([what, *(f"{x:z.2f}" for x in (mean(attribute(one, "before", what) for one, _ in both), *after))])
+        before = mean(attribute(one, "before", what) for one, _ in both)
+        moved = [change(one, what) for rows_of in zip(*both, strict=True) for one in rows_of]
+        rows.append([what, f"{before:z.2f}", f"{least[what]:.2f}", *(f"{x:+z.2f}" for x in moved)])
     print("\n".join(line.rstrip() for line in align_columns(rows)))
 
 
-def rose(both: Sequence[tuple[Row, Row]], what: str) -> tuple[int, int]:
-    """In how many seeds an attribute rose: after learning, and with the control."""
-    learnt, control = (sum(attribute(one, "after", what) > attribute(one, "before", what) for one in column)
-                       for column in zip(*both, strict=True))
+def change(row: Row, what: str) -> float:
+    """What a recorded run changed in an attribute or another figure of its endings."""
+    return attribute(row, "after", what) - attribute(row, "before", what)
+
+
+def rose(both: Sequence[tuple[Row, Row]], what: str, least: float) -> tuple[int, int]:
+    """In how many seeds an attribute rose by more than `least`: after learning, and with the control."""
+    learnt, control = (sum(change(one, what) > least for one in column) for column in zip(*both, strict=True))
     return learnt, control

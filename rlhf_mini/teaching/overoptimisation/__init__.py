@@ -21,6 +21,7 @@ from rlhf_mini.teaching.overoptimisation.measuring import (
 )
 from rlhf_mini.teaching.overoptimisation.recorded import (
     alarms,
+    best_of,
     best_of_n_row,
     claims,
     final_policies,
@@ -43,6 +44,7 @@ __all__ = [
     "FoolTheRewardModel",
     "StoryAgainstPrice",
     "alarms",
+    "best_of",
     "best_of_n_row",
     "claims",
     "correlation",

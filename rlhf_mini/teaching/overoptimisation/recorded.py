@@ -157,6 +157,13 @@ def claims(repairs: Seeds) -> dict[str, dict[str, Any]]:
     return {name: {**against_control(repairs, *paths), "control": NAMES[paths[1]]} for name, paths in CLAIMS.items()}
 
 
+def best_of(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The repair with the most above its control in the mean over the seeds, and by how much."""
+    known = {name: gained for name, row in rows.items() if isinstance(gained := row["less its control"], Measured)}
+    best = max(known, key=lambda name: known[name].value)
+    return f"{best}, {known[best]} of gold against its control; {rows[best]['so']}"
+
+
 def more_claims(repairs: Seeds) -> dict[str, dict[str, Any]]:
     """Where the KL stands and how old endings may be: the objective less that of the control."""
     return {name: {**against_control(repairs, *paths, key="objective"), "control": NAMES[paths[1]]}

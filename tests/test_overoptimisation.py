@@ -199,7 +199,8 @@ def test_a_claim_is_settled_where_all_seeds_agree() -> None:
     assert rows["labels about the policy"]["so"] == "not settled"
     assert rows["four fits, their mean"]["so"] == "not settled"
     assert rows["labels about the policy"]["seeds"] == "1 up, 1 down"
-    assert over.best_of(rows) == "length taken out, +0.60 ± 0.10 of gold against its control; more"
+    assert over.settled(rows) == "length taken out (+0.60 ± 0.10)"
+    assert over.settled({}) == "none, in every seed"
 
 
 def test_a_training_that_diverged_is_said() -> None:

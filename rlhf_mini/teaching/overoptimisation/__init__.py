@@ -21,7 +21,6 @@ from rlhf_mini.teaching.overoptimisation.measuring import (
 )
 from rlhf_mini.teaching.overoptimisation.recorded import (
     alarms,
-    best_of,
     best_of_n_row,
     claims,
     final_policies,
@@ -29,6 +28,7 @@ from rlhf_mini.teaching.overoptimisation.recorded import (
     more_claims,
     outcomes,
     results_over_seeds,
+    settled,
     sweep_table,
     turning_points,
 )
@@ -44,7 +44,6 @@ __all__ = [
     "FoolTheRewardModel",
     "StoryAgainstPrice",
     "alarms",
-    "best_of",
     "best_of_n_row",
     "claims",
     "correlation",
@@ -57,6 +56,7 @@ __all__ = [
     "results_over_seeds",
     "rewards_over_distance",
     "scores_before_and_after",
+    "settled",
     "sweep_table",
     "training_curves",
     "turning_points",

@@ -157,11 +157,11 @@ def claims(repairs: Seeds) -> dict[str, dict[str, Any]]:
     return {name: {**against_control(repairs, *paths), "control": NAMES[paths[1]]} for name, paths in CLAIMS.items()}
 
 
-def best_of(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The repair with the most above its control in the mean over the seeds, and by how much."""
-    known = {name: gained for name, row in rows.items() if isinstance(gained := row["less its control"], Measured)}
-    best = max(known, key=lambda name: known[name].value)
-    return f"{best}, {known[best]} of gold against its control; {rows[best]['so']}"
+def settled(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The repairs that do better than their control in every seed, the best first, in one line."""
+    better = [(row["less its control"], name) for name, row in rows.items() if row["so"] == "more"]
+    better.sort(key=lambda one: -one[0].value)
+    return ", ".join(f"{name} ({gain})" for gain, name in better) or "none, in every seed"
 
 
 def more_claims(repairs: Seeds) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -89,6 +90,19 @@ def test_readme_is_short_and_leads_to_every_page() -> None:
     reached = {(README.parent / link).resolve() for link in links(text)}
     reached |= {(GUIDE.parent / link).resolve() for link in links(GUIDE.read_text(encoding="utf-8"))}
     assert set(PAGES) - {README} <= reached
+
+
+def test_readmes_stories_are_the_runs_and_the_worst_has_the_highest_score() -> None:
+    told = {story["opening"]: story for story in
+            json.loads((ROOT / "assets" / "run-3" / "samples.json").read_text(encoding="utf-8"))["stories"]}
+    rows = README.read_text(encoding="utf-8").split("| the opening |")[1].split("\n\n")[0].splitlines()[2:]
+    assert len(rows) == 3
+    for row in rows:
+        opening, *endings = (cell.strip() for cell in row.strip("|").split("|"))
+        story = told[opening]
+        for ending, name in zip(endings, ("sft", "ppo", "ppo_no_kl"), strict=True):
+            assert story[name]["ending"].startswith(ending.removesuffix("…").strip())
+        assert story["ppo_no_kl"]["proxy"] == max(story[name]["proxy"] for name in ("sft", "ppo", "ppo_no_kl"))
 
 
 def links(text: str) -> list[str]:

@@ -159,7 +159,7 @@ def claims(repairs: Seeds) -> dict[str, dict[str, Any]]:
 
 def settled(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The repairs that do better than their control in every seed, the best first, in one line."""
-    better = [(row["less its control"], name) for name, row in rows.items() if row["so"] == "more"]
+    better = [(row["less its control"], name) for name, row in rows.items() if row.get("so") == "more"]
     better.sort(key=lambda one: -one[0].value)
     return ", ".join(f"{name} ({gain})" for gain, name in better) or "none, in every seed"
 

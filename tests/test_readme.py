@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
+from huggingface_hub import DatasetCard
 from small_run import shrink
 
 from rlhf_mini import cli, rankings
@@ -103,6 +104,13 @@ def test_readmes_stories_are_the_runs_and_the_worst_has_the_highest_score() -> N
         for ending, name in zip(endings, ("sft", "ppo", "ppo_no_kl"), strict=True):
             assert story[name]["ending"].startswith(ending.removesuffix("…").strip())
         assert story["ppo_no_kl"]["proxy"] == max(story[name]["proxy"] for name in ("sft", "ppo", "ppo_no_kl"))
+
+
+def test_the_dataset_card_is_one_that_the_hub_reads_and_counts_the_records() -> None:
+    text = (FOLDER / "datasets.md").read_text(encoding="utf-8")
+    assert DatasetCard(text).data.license == "apache-2.0"
+    records = rankings.load_rankings(ROOT / "assets" / "run-3" / "rankings.jsonl")
+    assert f"| {len(records):,} |" in text and all(record.annotator.startswith("simulated") for record in records)
 
 
 def links(text: str) -> list[str]:

@@ -6,7 +6,7 @@ OUT    ?= runs/tiny-tales-gpt2
 TRAIN  ?= 00 01 02 04 05 06 07 08 09 11
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test faults kills lint types check run quick pretrain record recorded methods clinic benchmark notebooks bands bugs stops wheel clean
+.PHONY: help venv lab test faults kills lint types check run quick pretrain record recorded methods clinic benchmark notebooks bands bugs stops wheel clean
 
 help:       ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -14,6 +14,9 @@ help:       ## show this list
 venv:       ## a virtual environment with everything in requirements.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install -r requirements.txt
+
+lab:        ## JupyterLab, opened on the first notebook
+	$(VENV)/bin/jupyter lab notebooks/00_the_map.ipynb
 
 test:       ## README's test command: everything but what is marked faults
 	$(PYTHON) -m pytest

@@ -6,6 +6,7 @@ import ast
 import importlib
 import pkgutil
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,9 @@ def test_a_notebook_speaks_of_no_machine(path: Path) -> None:
 def test_links_lead_to_files_that_are_there(path: Path) -> None:
     for link in re.findall(r"\]\((?!https?:)([^)\s#]+\.(?:ipynb|md|png))", path.read_text(encoding="utf-8")):
         assert (FOLDER / link).exists(), link
+
+
+def test_each_notebook_leads_to_the_next() -> None:
+    for path, after in pairwise(NOTEBOOKS):
+        told = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+        assert f"({after.name})" in "".join(told[-2:]), path.name

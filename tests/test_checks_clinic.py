@@ -92,7 +92,7 @@ def test_evidence_has_to_be_unusual_already_and_to_tell_causes_apart() -> None:
 @pytest.mark.parametrize(("diagnosis", "said"), [
     (..., "not attempted yet"), (None, "not attempted yet"), ((..., ..., ...), "not attempted yet"),
     ("entropy", "'entropy' is none of the causes: choose from healthy, KL sign"),
-    (7, 'give cause, quantity and iteration, such as ("no KL", "kl", 8)'),
+    (7, 'give cause, quantity and iteration, such as ("no KL", "kl", 12)'),
     (("no KL", "kl"), 'name the evidence as well: ("no KL", quantity, iteration)'),
     ("no KL", "name the evidence as well"),
 ])

@@ -6,7 +6,8 @@ every random number; the fine-tuned model and the reward model are the same.
 
     CASE/SEED    the history, and a few endings of the last iteration
 
-The rules of `rlhf_mini.teaching.clinic` were written with the first seed and the healthy references alone.
+The rules of `rlhf_mini.teaching.clinic` were written with the first seed, the references, and the five healthy runs of
+`assets/seed_histories.json`.
 
     make clinic
 """

@@ -9,10 +9,11 @@ from rlhf_mini.checks.exercise import Result, Verdict
 from rlhf_mini.checks.plain import PlainExercise, check_plain
 from rlhf_mini.errors import InputError
 from rlhf_mini.teaching.clinic import diagnose
-from rlhf_mini.teaching.clinic_cases import HEALTHY, Clinic, Columns, clinic, departure
+from rlhf_mini.teaching.clinic_cases import HEALTHY, Clinic, Columns, clinic, departure, usual
 
 # --- the diagnosis of a case ----------------------------------------------------------------------------------------
 
+BOTH_KLS = ("kl", "kl_k1")
 # Cause: what would be seen if it were there, and the quantities that tell it from the others, each with the reason
 CAUSES: dict[str, tuple[str, dict[str, str]]] = {
     HEALTHY: ("every quantity would stay where healthy runs have it", {}),
@@ -69,7 +70,7 @@ def parts_of(diagnosis: Any) -> tuple[str, Any, Any]:
     given = (diagnosis,) if isinstance(diagnosis, str) else tuple(diagnosis) if isinstance(diagnosis, list | tuple) \
         else ()
     if not given or not isinstance(given[0], str):
-        raise Verdict('give cause, quantity and iteration, such as ("no KL", "kl", 8)')
+        raise Verdict('give cause, quantity and iteration, such as ("no KL", "kl", 12)')
     cause = {one.lower(): one for one in CAUSES}.get(given[0].strip().lower())
     if cause is None:
         raise Verdict(f"{given[0]!r} is none of the causes: choose from {', '.join(CAUSES)}")
@@ -90,7 +91,8 @@ def graded(number: int, cause: str, quantity: Any, iteration: Any) -> tuple[str,
             return "correct. Nothing is wrong: what moves here moves in every healthy run.", 2
         return f"no: with the cause {cause!r}, {CAUSES[cause][0]}. Look whether that is so.", 0
     if cause == HEALTHY:
-        return "something is wrong here: compare each plot with the grey lines, iteration 1 first.", 0
+        return ("something is wrong here: compare each plot with the grey lines, and each line of the table with a "
+                "healthy run's, iteration 1 first.", 0)
     shows, why = evidence_of(patients, columns, true, quantity, iteration)
     if cause == true:
         return (f"correct, cause and evidence: {why}.", 2) if shows else \
@@ -111,11 +113,20 @@ def evidence_of(patients: Clinic, columns: Columns, true: str, quantity: Any, it
     if when is None:
         return False, f"{quantity} is like that of healthy runs"
     if iteration < when:
-        return False, f"{quantity} is still usual at iteration {iteration}"
+        return False, not_yet(columns, quantity, patients.references, columns["iteration"].index(iteration))
     tells = CAUSES[true][1]
     if quantity not in tells:
         return False, f"{quantity} is unusual too, but other causes would move it as well: name what tells them apart"
     return True, f"{tells[quantity]} ({quantity} from iteration {when} on)"
+
+
+def not_yet(columns: Columns, quantity: str, references: Sequence[Columns], place: int) -> str:
+    """Why a quantity shows nothing at this place of a history, where it does so later."""
+    low, high = (float(band[place]) for band in usual(quantity, references, place + 1))
+    value, iteration = columns[quantity][place], columns["iteration"][place]
+    if value is not None and low <= value <= high:
+        return f"{quantity} is still usual at iteration {iteration}: healthy runs have {low:.3g} to {high:.3g}"
+    return f"{quantity} does not show it yet at iteration {iteration}: look where it lasts, or where it should turn"
 
 
 def earliest(columns: Columns, quantity: str, references: Sequence[Columns]) -> int | None:
@@ -124,8 +135,9 @@ def earliest(columns: Columns, quantity: str, references: Sequence[Columns]) -> 
     An adaptive coefficient is unusual from the start, and wrong only where the KL is above its target.
     """
     when = departure(columns, quantity, references)
-    evidence = diagnose(columns)[0].evidence
-    if evidence is None or evidence.quantity != quantity:
+    found = diagnose(columns)[0]
+    evidence, proving = found.evidence, BOTH_KLS if found.cause == "own reference" else ()
+    if evidence is None or quantity not in (evidence.quantity, *proving):
         return when
     return evidence.iteration if when is None or quantity == "kl_coef" else min(when, evidence.iteration)
 
@@ -165,6 +177,26 @@ def at_the_clip_range(history: Sequence[Line]) -> list[int]:
     return [line["iteration"] for line in history if abs(line["ratio_first"] - 1) > 0.2]
 
 
+def a_tenth(history: Sequence[Line]) -> list[int]:
+    """a ratio of 1.005 is wrong as well: raise the alarm from a distance of 0.001 on"""
+    return [line["iteration"] for line in history if abs(line["ratio_first"] - 1) > 0.01]
+
+
+def places_from_one(history: Sequence[Line]) -> list[int]:
+    """these are places in the list, counted from 1: return each line's own iteration"""
+    return [i for i, line in enumerate(history, 1) if abs(line["ratio_first"] - 1) > FAR]
+
+
+def flags(history: Sequence[Line]) -> list[bool]:
+    """these are truth values, one for each line: return the iterations of those that are true"""
+    return [abs(line["ratio_first"] - 1) > FAR for line in history]
+
+
+def ratios(history: Sequence[Line]) -> list[float]:
+    """these are the wrong ratios: return their iterations"""
+    return [line["ratio_first"] for line in history if abs(line["ratio_first"] - 1) > FAR]
+
+
 def healthy_ones(history: Sequence[Line]) -> list[int]:
     """these are the iterations without alarm: turn the comparison round"""
     return [line["iteration"] for line in history if abs(line["ratio_first"] - 1) <= FAR]
@@ -174,9 +206,10 @@ def lines(*ratios: float, start: int = 1) -> list[dict[str, float]]:
     return [{"iteration": start + i, "ratio_first": ratio} for i, ratio in enumerate(ratios)]
 
 
-MISTAKES: list[Callable[..., Any]] = [one_sided, to_the_last_digit, places, at_the_clip_range, healthy_ones]
+MISTAKES: list[Callable[..., Any]] = [one_sided, to_the_last_digit, a_tenth, places, places_from_one, flags, ratios,
+                                      at_the_clip_range, healthy_ones]
 RATIO_ALARM = PlainExercise("ratio alarm", ratio_alarm, MISTAKES, {
-    "with ratios on both sides": {"history": lines(1.0, 1.3, 0.97, 1.0000002, 0.6)},
+    "with ratios on both sides": {"history": lines(1.0, 1.3, 0.97, 1.0000002, 1.005, 0.6)},
     "with a history that begins at iteration 5": {"history": lines(0.9, 1.0, 1.01, start=5)},
     "with a healthy run": {"history": lines(1.0, 0.9999999, 1.0)},
 })

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # plots imports matplotlib, in its own way
 PANELS = {  # title: (unit, keys: the first is drawn with a line, the second with dashes)
     "Score, and reward": ("score", ("score", "reward")),
     "KL: exact, and sampled (kl_k1)": ("nats per ending", ("kl", "kl_k1")),
-    "KL coefficient": ("score per nat", ("kl_coef",)),
+    "Policy loss": ("whitened advantages", ("policy_loss",)),
     "First ratio of each update": ("ratio", ("ratio_first",)),
     "Clipped ratios": ("fraction of tokens", ("clip_fraction",)),
     "Value loss": ("squared score", ("value_loss",)),
@@ -26,7 +26,7 @@ PANELS = {  # title: (unit, keys: the first is drawn with a line, the second wit
 CASE, GREY = "#D55E00", "#9A9A9A"
 MARKERS = ("o", "s")
 LOG_FROM = 8  # times as far as healthy runs ever go: from there on an axis is logarithmic
-LEAST = {"ratio_first": 0.02, "kl_coef": 0.02, "clip_fraction": 0.02}  # half the height of a panel at least
+LEAST = {"ratio_first": 0.02, "policy_loss": 0.01, "clip_fraction": 0.02}  # half the height of a panel at least
 
 
 @picture
@@ -88,7 +88,7 @@ def first_signs(found: Mapping[str, Mapping[str, Sequence[int | None]]], ax: Axe
     early = np.array([[_middle(found[fault][key]) for key in keys] for fault in faults])
     if ax is None:
         _, ax = subplots(figsize=(1.6 + 0.82 * len(keys), 1.2 + 0.42 * len(faults)), layout="constrained")
-    ax = plots.labelled_axes(ax, "When each quantity first becomes unusual (iteration; all seeds)", "", "")
+    ax = plots.labelled_axes(ax, "The iteration at which each becomes unusual, in both seeds: dark is early", "", "")
     shown = ax.imshow(early, cmap="cividis", aspect="auto", vmin=1, vmax=np.nanmax(early))
     for i, fault in enumerate(faults):
         for j, key in enumerate(keys):

@@ -205,7 +205,7 @@ def test_a_claim_is_settled_where_all_seeds_agree() -> None:
 
 def test_a_training_that_diverged_is_said() -> None:
     found = over.more_claims({"3": repaired(reused_16=math.nan), "4": repaired()})
-    assert found["used 16 times"] == {"less its control": "diverged", "seeds": "in 1 of 2", "control": "used once"}
+    assert found["used 16 times"] == {"minus its control": "diverged", "seeds": "in 1 of 2", "control": "used once"}
 
 
 def test_disagreement_is_compared_between_models_and_between_endings() -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from rlhf_mini import checks
-from rlhf_mini.checks.blind import BLIND, CONTROL_GAIN, WIN_RATE
+from rlhf_mini.checks.blind import BLIND, WIN_RATE
+from rlhf_mini.checks.control_gain import CONTROL_GAIN
 from rlhf_mini.checks.diagnose import sentence
 from rlhf_mini.checks.plain import PlainExercise, agreeing, answers_of
 

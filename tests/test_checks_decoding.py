@@ -13,9 +13,10 @@ from torch import Tensor
 
 from rlhf_mini import checks
 from rlhf_mini.checks.calling import answers
-from rlhf_mini.checks.decoding import MEAN_NLL, TEMPERATURE, TOP_K
+from rlhf_mini.checks.decoding import TEMPERATURE, TOP_K
 from rlhf_mini.checks.diagnose import agree, sentence
 from rlhf_mini.checks.exercise import Exercise
+from rlhf_mini.checks.mean_loss import MEAN_NLL
 
 Function = Callable[..., Any]
 

@@ -33,15 +33,16 @@ class Batches:
             first, again = (self.drawn(prompt_count, episodes, seed, other) for other in (1, 2))
         for batch in first:
             if not isinstance(batch, list) or not all(isinstance(number, int) for number in batch):
-                return batch
+                return tuple(batch) if isinstance(batch, list) else batch  # a stub may return a tuple of `...`
         drawn, every = {number for batch in first for number in batch}, set(range(prompt_count))
+        beside = all(side_by_side(batch, prompt_count) for batch in first)
         return [f"{len(first[0])} prompts",
                 "all different" if all(len(set(batch)) == len(batch) for batch in first) else "some twice",
                 "in range" if drawn <= every else "out of range",
                 "repeatable" if first == again else "not repeatable",
                 "then others" if first[0] != first[1] else "then the same",
-                "all come" if drawn >= every else "0 never comes" if every - drawn == {0} else "some never come",
-                "side by side" if all(side_by_side(batch, prompt_count) for batch in first) else "from everywhere"]
+                "from a part" if len(drawn) <= episodes else "side by side" if beside else
+                "from all" if drawn >= every else "0 never comes" if every - drawn == {0} else "some never come"]
 
     def drawn(self, prompt_count: int, episodes: int, seed: int, other: int) -> list[Any]:
         """Some batches in a row; random numbers that are not the generator's begin at `other`."""

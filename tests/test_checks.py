@@ -149,6 +149,8 @@ def test_mistakes_are_many_and_no_two_look_alike(name: str) -> None:
     ("kl_per_ending", lambda p, q, mask: (mask.float() * (p - q)).sum(-1), "infinity times 0 is nan"),
     ("choose_batch", lambda count, size, generator: list(range(
         start := int(torch.randint(0, count - size + 1, (1,), generator=generator)), start + size)), "is one block"),
+    ("choose_batch", lambda count, size, generator: torch.arange(count).view(-1, size)[
+        torch.randint(count // size, (), generator=generator)], "is one block"),
     ("choose_batch", lambda count, size, generator: [
         i + 1 for i in torch.randperm(count - 1, generator=generator).tolist()][:size], "prompt 0 can never be chosen"),
     ("best_of_n", lambda scores, n: scores.view(n, -1).argmax(1) + n * torch.arange(n), "view(n, -1) makes n rows"),

@@ -40,7 +40,7 @@ class Batches:
                 "all different" if all(len(set(batch)) == len(batch) for batch in first) else "some twice",
                 "in range" if drawn <= every else "out of range",
                 "repeatable" if first == again else "not repeatable",
-                "then others" if first[0] != first[1] else "then the same",
+                "then others" if any(batch != first[0] for batch in first) else "then the same",
                 "from a part" if len(drawn) <= episodes else "side by side" if beside else
                 "from all" if drawn >= every else "0 never comes" if every - drawn == {0} else "some never come"]
 

@@ -1,4 +1,4 @@
-"""The exercises of 05 that are not in test_checks.py: policy gradient, value loss, and one whole iteration."""
+"""The exercises of notebook 05: the gradient itself, and what cannot be an iteration."""
 
 from __future__ import annotations
 
@@ -7,110 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_checks import plain_gae, plain_policy_loss, plain_rewards, plain_whiten
-from torch import Tensor
+from right_answers import of_the_package
 
-from rlhf_mini import checks, kl, ppo
-from rlhf_mini.checks.calling import answers
-from rlhf_mini.checks.diagnose import agree, sentence
-from rlhf_mini.checks.exercise import Exercise
-from rlhf_mini.checks.ppo_parts import LOGITS, POLICY_GRADIENT, REWARD, VALUE_LOSS
-from rlhf_mini.checks.whole_iteration import PPO_ITERATION, Probe
+from rlhf_mini import checks, ppo
+from rlhf_mini.checks.ppo_parts import LOGITS, REWARD
 from rlhf_mini.teaching.policy_gradient import estimates, exact_gradient, policy_gradient, variance
 
 Function = Callable[..., Any]
-CHECKS: dict[str, tuple[Function, Exercise]] = {
-    "policy_gradient": (checks.check_policy_gradient, POLICY_GRADIENT),
-    "value_loss": (checks.check_value_loss, VALUE_LOSS),
-    "ppo_iteration": (checks.check_ppo_iteration, PPO_ITERATION)}
-MISTAKES = [pytest.param(check, exercise, mistake, id=f"{name}-{mistake.__name__}")
-            for name, (check, exercise) in CHECKS.items() for mistake in exercise.mistakes]
-
-
-def as_students_write(function: Any) -> Function:
-    return function.whole if isinstance(function, Probe) else function
-
-
-# --- right answers ----------------------------------------------------------------------------------------------
-
-
-def with_a_loop(logits: Tensor, reward: Tensor, samples: Tensor, baseline: float) -> Tensor:
-    total, chance = torch.zeros(len(logits)), logits.softmax(0)
-    for a in samples.tolist():
-        slope = -chance.clone()
-        slope[a] += 1
-        total += (reward[a] - baseline) * slope
-    return total / len(samples)
-
-
-def with_autograd(logits: Tensor, reward: Tensor, samples: Tensor, baseline: float) -> Tensor:
-    logits = logits.clone().requires_grad_()
-    surrogate = ((reward[samples] - baseline) * logits.log_softmax(0)[samples]).mean()
-    return torch.autograd.grad(surrogate, logits)[0]
-
-
-def plain_value_loss(values: Tensor, values_old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    clipped = torch.max(torch.min(values, values_old + clip), values_old - clip)
-    losses = torch.max((values - returns) ** 2, (clipped - returns) ** 2) / 2
-    return (losses * mask).sum() / mask.sum()
-
-
-def indexed_value_loss(values: Tensor, values_old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    v, old, target = values[mask], values_old[mask], returns[mask]
-    return 0.5 * torch.maximum((v - target).square(), ((old + (v - old).clamp(-clip, clip)) - target).square()).mean()
-
-
-def of_plain_parts(rollout: Any, logp_ref: Tensor, score: Tensor, kl_coef: float, config: Any) -> Any:
-    rewards = plain_rewards(score, rollout.logp, logp_ref, rollout.mask, kl_coef)
-    advantages, returns = plain_gae(rewards, rollout.values, rollout.mask, config.gamma, config.lam)
-    whitened = plain_whiten(advantages, rollout.mask)
-
-    def loss(rows: Tensor, logp: Tensor, values: Tensor, value_coef: float) -> Tensor:
-        part = rollout.select(rows)
-        return plain_policy_loss(logp, part.logp, whitened[rows], part.mask, config.clip) + value_coef * (
-            plain_value_loss(values, part.values, returns[rows], part.mask, config.value_clip))
-    return loss, returns
-
-
-def of_the_package(rollout: Any, logp_ref: Tensor, score: Tensor, kl_coef: float, config: Any) -> Any:
-    rewards = ppo.shaped_rewards(score, rollout.logp, logp_ref, rollout.mask, kl_coef)
-    advantages, returns = ppo.gae(rewards, rollout.values, rollout.mask, lam=config.lam)
-
-    def loss(rows: Tensor, logp: Tensor, values: Tensor, value_coef: float) -> Tensor:
-        white = kl.masked_whiten(advantages, rollout.mask)[rows]
-        one = ppo.policy_loss(logp, rollout.logp[rows], white, rollout.mask[rows], config.clip)
-        return one + value_coef * ppo.value_loss(values, rollout.values[rows], returns[rows], rollout.mask[rows],
-                                                 config.value_clip)
-    return loss, returns
-
-
-@pytest.mark.parametrize(("name", "function"), [
-    ("policy_gradient", with_a_loop), ("policy_gradient", with_autograd), ("policy_gradient", policy_gradient),
-    ("value_loss", plain_value_loss), ("value_loss", indexed_value_loss), ("value_loss", ppo.value_loss),
-    ("ppo_iteration", of_plain_parts), ("ppo_iteration", of_the_package)])
-def test_right_answers_are_accepted(name: str, function: Function) -> None:
-    result = CHECKS[name][0](function)
-    assert result.points == 2, result
-    assert result.function is function
-
-
-# --- wrong and missing answers ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("check", "exercise", "mistake"), MISTAKES)
-def test_usual_mistakes_are_called_by_name(check: Function, exercise: Exercise, mistake: Function) -> None:
-    result = check(as_students_write(mistake))
-    assert result.points == 0
-    assert str(result).startswith(f"{exercise.name}: {sentence(mistake)}. "), result
-
-
-@pytest.mark.parametrize("name", CHECKS)
-def test_no_two_mistakes_look_alike(name: str) -> None:
-    exercise = CHECKS[name][1]
-    found = [answers(exercise, mistake) for mistake in exercise.mistakes]
-    assert len(found) >= 8
-    for i, one in enumerate(found):
-        assert not any(agree(exercise, one, other) for other in found[:i])
 
 
 def stub(*args: Any) -> Any:
@@ -118,19 +21,9 @@ def stub(*args: Any) -> Any:
     ...
 
 
-@pytest.mark.parametrize("name", CHECKS)
-def test_a_stub_is_not_attempted_and_what_is_no_function_is_told(name: str) -> None:
-    check, exercise = CHECKS[name]
-    assert str(check(stub)) == f"{exercise.name}: not attempted yet"
-    assert "give the function itself" in str(check(3))
-
-
 def test_the_value_loss_needs_its_gradient() -> None:
     result = checks.check_value_loss(lambda values, *others: ppo.value_loss(values.detach(), *others))
     assert result.points == 1 and "gradient with respect to values is lost" in str(result)
-
-
-# --- one whole iteration ----------------------------------------------------------------------------------------
 
 
 def typed(body: str, **names: Any) -> Function:
@@ -163,9 +56,6 @@ def test_a_loss_without_gradient_is_wrong() -> None:
         loss, returns = of_the_package(*given)
         return lambda rows, logp, values, coef: loss(rows, logp.detach(), values, coef), returns
     assert "its slope by logp" in str(checks.check_ppo_iteration(detached))
-
-
-# --- the gradient itself ----------------------------------------------------------------------------------------
 
 
 def test_the_exact_gradient_by_hand_and_by_autograd() -> None:

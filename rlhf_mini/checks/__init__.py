@@ -9,15 +9,17 @@ usual wrong answers.
 """
 
 from rlhf_mini.checks.advantages import check_gae
-from rlhf_mini.checks.blind import check_blind, check_control_gain, check_win_rate
+from rlhf_mini.checks.blind import check_blind, check_win_rate
 from rlhf_mini.checks.clinic import check_diagnosis, check_ratio_alarm
-from rlhf_mini.checks.decoding import check_mean_nll, check_temperature, check_top_k
+from rlhf_mini.checks.control_gain import check_control_gain
+from rlhf_mini.checks.decoding import check_temperature, check_top_k
 from rlhf_mini.checks.ending_reward import check_ending_reward
 from rlhf_mini.checks.groups import check_dpo_loss, check_grpo_advantages, check_implicit_reward, check_rloo_advantages
 from rlhf_mini.checks.head_swap import check_swap_head
 from rlhf_mini.checks.judgements import check_agreement, check_first_wins, check_pairs, check_tie_groups
 from rlhf_mini.checks.keep import keep, kept
 from rlhf_mini.checks.kl_terms import check_k3, check_shaped_rewards
+from rlhf_mini.checks.mean_loss import check_mean_nll
 from rlhf_mini.checks.ppo_parts import check_policy_gradient, check_value_loss
 from rlhf_mini.checks.preferences import check_pair_loss, check_plackett_luce
 from rlhf_mini.checks.prompts import check_choose_batch

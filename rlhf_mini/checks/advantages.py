@@ -72,6 +72,12 @@ def next_value_missing(rewards: Tensor, values: Tensor, mask: Tensor, gamma: flo
     return accumulated((rewards - values) * mask, values, gamma * lam)
 
 
+def own_value_as_next(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Pair:
+    """the token's own value, values[:, t], stands where the next one belongs: the surprise is reward + gamma * next
+    value - value"""
+    return accumulated((rewards + gamma * values - values) * mask, values, gamma * lam)
+
+
 def gae_mask_ignored(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Pair:
     """the mask is ignored: rewards and values of the padding flow back into the live tokens"""
     return gae(rewards, values, torch.ones_like(mask), gamma, lam)
@@ -144,8 +150,8 @@ GAE = Exercise(
     name="GAE",
     right=gae,
     mistakes=[lambda_missing, gamma_missing, gamma_missing_in_decay, gamma_missing_in_surprise, one_step,
-              value_missing, next_value_missing, gae_mask_ignored, bootstrapped, last_value_repeated, last_dropped,
-              forwards, parts_swapped, returns_whitened, advantages_whitened, returns_only_whitened,
+              value_missing, next_value_missing, own_value_as_next, gae_mask_ignored, bootstrapped, last_value_repeated,
+              last_dropped, forwards, parts_swapped, returns_whitened, advantages_whitened, returns_only_whitened,
               returns_without_values, returns_summed],
     cases={
         "with gamma 1 and lambda 1": {"rewards": torch.tensor([[0.0, 1.0, 0.0, 3.0]]),

@@ -1,4 +1,4 @@
-"""Exercises on one person's taste: the gain over a control, blind cards, and a win rate."""
+"""Exercises on one person's taste: blind cards, and a win rate."""
 
 from __future__ import annotations
 
@@ -6,20 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rlhf_mini.checks.exercise import Result
 from rlhf_mini.checks.plain import PlainExercise, check_plain
-from rlhf_mini.teaching.measured import difference, mean_error
+from rlhf_mini.teaching.measured import mean_error
 
 Figures = tuple[float, float]  # a number and its error
 Cards = tuple[list[list[str]], list[str]]
-
-
-def check_control_gain(function: Any) -> Result:
-    """Check f(learnt, control, opening), (N,) each: the mean gain pair by pair, and its error over openings."""
-    return check_plain(CONTROL_GAIN, function)
 
 
 def check_blind(function: Any) -> Result:
@@ -30,66 +22,6 @@ def check_blind(function: Any) -> Result:
 def check_win_rate(function: Any) -> Result:
     """Check f(choices), N times "after", "before" or "neither": the win rate and its standard error."""
     return check_plain(WIN_RATE, function)
-
-
-# --- the gain over a control ----------------------------------------------------------------------------------------
-
-
-def control_gain(learnt: Tensor, control: Tensor, opening: Tensor) -> Figures:
-    found = difference(learnt, control, by=opening.tolist())
-    return found.value, found.error
-
-
-def control_first(learnt: Tensor, control: Tensor, opening: Tensor) -> Figures:
-    """the sign is turned: a gain is `learnt` less `control`"""
-    return control_gain(control, learnt, opening)
-
-
-def pairs_alone(learnt: Tensor, control: Tensor, opening: Tensor) -> Figures:
-    """every pair counts as evidence of its own: first add up the gains of each opening, less the mean"""
-    return control_gain(learnt, control, torch.arange(len(opening)))
-
-
-def two_errors(learnt: Tensor, control: Tensor, opening: Tensor) -> Figures:
-    """two separate errors are combined: subtract pair by pair first, so that what both share leaves the error"""
-    one, other = (mean_error(x, by=opening.tolist()) for x in (learnt, control))
-    return one.value - other.value, math.hypot(one.error, other.error)
-
-
-def factor_missing(learnt: Tensor, control: Tensor, opening: Tensor) -> Figures:
-    """the factor G / (G - 1) is missing: G is the number of openings"""
-    gain, error = control_gain(learnt, control, opening)
-    count = len(opening.unique())
-    return gain, error * math.sqrt((count - 1) / count)
-
-
-def mean_left_in(learnt: Tensor, control: Tensor, opening: Tensor) -> Figures:
-    """the mean gain is not subtracted before the gains of an opening are added"""
-    sums = torch.stack([(learnt - control)[opening == one].sum() for one in opening.unique()])
-    error = math.sqrt(len(sums) / (len(sums) - 1) * sums.square().sum().item()) / len(opening)
-    return control_gain(learnt, control, opening)[0], error
-
-
-def divided_by_openings(learnt: Tensor, control: Tensor, opening: Tensor) -> Figures:
-    """the root is divided by the number of openings: divide it by the number of pairs, N"""
-    gain, error = control_gain(learnt, control, opening)
-    return gain, error * len(opening) / len(opening.unique())
-
-
-def flags(*given: int) -> Tensor:
-    return torch.tensor(given, dtype=torch.float64)
-
-
-CONTROL_GAIN = PlainExercise(
-    name="gain over the control", right=control_gain,
-    mistakes=[control_first, pairs_alone, two_errors, factor_missing, mean_left_in, divided_by_openings],
-    cases={
-        "with five pairs of two openings": {"learnt": flags(1, 1, 1, 0, 1), "control": flags(0, 1, 0, 0, 1),
-                                            "opening": torch.tensor([0, 0, 0, 1, 1])},
-        "with openings mixed": {"learnt": flags(1, 0, 1, 1, 0, 1, 1, 0), "control": flags(0, 1, 0, 1, 0, 0, 0, 1),
-                                "opening": torch.tensor([4, 7, 4, 9, 7, 9, 4, 2])},
-    },
-)
 
 
 # --- blind cards ----------------------------------------------------------------------------------------------------
@@ -122,6 +54,11 @@ def key_of_the_right_card(endings_a: Sequence[str], endings_b: Sequence[str], co
     return deal(endings_a, endings_b, coins)[0], coins_turned(endings_a, endings_b, coins)[1]
 
 
+def lists_swapped(endings_a: Sequence[str], endings_b: Sequence[str], coins: Sequence[int]) -> Cards:
+    """the two lists are swapped on the cards: the key is right, but each text comes from the list of the other"""
+    return deal(endings_b, endings_a, coins)
+
+
 def equal_texts_owned(endings_a: Sequence[str], endings_b: Sequence[str], coins: Sequence[int]) -> Cards:
     """where both endings are the same text, nobody can prefer one: the key is "same" there"""
     return deal(endings_a, endings_b, coins)[0], ["b" if coin else "a" for coin in coins]
@@ -130,7 +67,8 @@ def equal_texts_owned(endings_a: Sequence[str], endings_b: Sequence[str], coins:
 BLIND = PlainExercise(
     name="blind cards",
     right=deal,
-    mistakes=[coins_ignored, coins_turned, key_stays, key_of_the_right_card, equal_texts_owned],
+    mistakes=[coins_ignored, coins_turned, key_stays, key_of_the_right_card, lists_swapped,
+              equal_texts_owned],
     cases={
         "with two pairs": {"endings_a": ["It rained.", "He slept."], "endings_b": ["So.", "He sang."], "coins": [1, 0]},
         "with four pairs, one of equal texts": {
@@ -165,6 +103,11 @@ def ties_lost(choices: Sequence[str]) -> Figures:
     return win_rate(["before" if choice == "neither" else choice for choice in choices])
 
 
+def losses_counted(choices: Sequence[str]) -> Figures:
+    """the wins of the wrong side are counted: "after" is a win, and "before" is a loss"""
+    return 1 - win_rate(choices)[0], win_rate(choices)[1]
+
+
 def root_missing(choices: Sequence[str]) -> Figures:
     """the standard deviation is divided by n: divide it by the root of n"""
     rate, error = win_rate(choices)
@@ -191,7 +134,8 @@ def as_a_coin(choices: Sequence[str]) -> Figures:
 
 WIN_RATE = PlainExercise(
     name="win rate", right=win_rate,
-    mistakes=[ties_dropped, ties_won, ties_lost, root_missing, spread_of_one, divided_by_n, as_a_coin],
+    mistakes=[ties_dropped, ties_won, ties_lost, losses_counted, root_missing, spread_of_one, divided_by_n,
+              as_a_coin],
     cases={
         "with four ties": {"choices": ["after"] * 12 + ["neither"] * 4 + ["before"] * 4},
         "with one tie": {"choices": ["before", "after", "neither", "before", "after"]},

@@ -109,11 +109,16 @@ def check_masked_slots(exercise: Exercise, found: Answers, expected: Answers) ->
 
 
 def check_extremes(exercise: Exercise, function: Any) -> None:
-    """Check the extreme cases."""
+    """Check the extreme cases. A mistake is looked for among those that ordinary numbers do not show."""
     extreme = replace(exercise, cases=exercise.extremes)
     found, expected = student_answers(extreme, function), answers(extreme, exercise.right)
     if not agree(extreme, found, expected):
-        raise Verdict(f"right on ordinary numbers, but not on extreme ones. {difference(extreme, found, expected)}.", 1)
+        ordinary = answers(exercise, exercise.right)
+        usual = [sentence(mistake) for mistake in exercise.mistakes
+                 if agree(exercise, answers(exercise, mistake), ordinary)
+                 and agree(extreme, found, answers(extreme, mistake))]
+        what = usual[0] if usual else "right on ordinary numbers, but not on extreme ones"
+        raise Verdict(f"{what}. {difference(extreme, found, expected)}.", 1)
 
 
 def check_gradient(exercise: Exercise, function: Any) -> None:

@@ -72,6 +72,11 @@ def rewards_not_looked_up(logits: Tensor, reward: Tensor, samples: Tensor, basel
     return policy_gradient(logits, own, samples, baseline)
 
 
+def samples_not_looked_up(logits: Tensor, reward: Tensor, samples: Tensor, baseline: float) -> Tensor:
+    """every token counts once, whatever was sampled: take the reward and the slopes of the sampled tokens, [samples]"""
+    return policy_gradient(logits, reward, torch.arange(len(logits), device=logits.device), baseline)
+
+
 LOGITS = torch.tensor([0.5, 0.25, 0.25]).log()
 REWARD = torch.tensor([10.0, 14.0, 18.0])
 
@@ -79,7 +84,7 @@ POLICY_GRADIENT = Exercise(
     name="policy gradient",
     right=policy_gradient,
     mistakes=[baseline_missing, baseline_added, summed, of_a_loss, only_the_sampled, of_the_probability,
-              samples_ignored, rewards_not_looked_up],
+              samples_ignored, rewards_not_looked_up, samples_not_looked_up],
     cases={
         "with one sample": {"logits": LOGITS, "reward": REWARD, "samples": torch.tensor([2]), "baseline": 13.0},
         "with four samples": {"logits": LOGITS, "reward": REWARD, "samples": torch.tensor([0, 2, 0, 1]),
@@ -115,6 +120,12 @@ def value_minimum(values: Tensor, values_old: Tensor, returns: Tensor, mask: Ten
     return masked_mean(torch.minimum(*squares(values, values_old, returns, clip)), mask)
 
 
+def maximum_of_means(values: Tensor, values_old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """this is the larger of the two mean errors: take the larger error of each token first, then the mean"""
+    one, other = squares(values, values_old, returns, clip)
+    return torch.maximum(masked_mean(one, mask), masked_mean(other, mask))
+
+
 def half_missing(values: Tensor, values_old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
     """the factor 1/2 is missing: with it the slope is the error itself"""
     return 2 * value_loss(values, values_old, returns, mask, clip)
@@ -148,12 +159,15 @@ TARGETS = torch.tensor([[1.5, 0.3, 1.2, -9.0], [0.8, 0.1, -2.0, 0.9], [1.0, 6.0,
 VALUE_LOSS = Exercise(
     name="value loss",
     right=value_loss,
-    mistakes=[value_never_clipped, value_only_clipped, value_minimum, half_missing, clipped_as_a_number,
-              value_mask_ignored, value_summed, value_over_slots],
+    mistakes=[value_never_clipped, value_only_clipped, value_minimum, maximum_of_means, half_missing,
+              clipped_as_a_number, value_mask_ignored, value_summed, value_over_slots],
     cases={
         "without padding": {"values": NEW[:2], "values_old": OLD[:2], "returns": TARGETS[:2].clamp(-2, 2),
                             "mask": FULL, "clip": 0.5},
         "with padding": {"values": NEW, "values_old": OLD, "returns": TARGETS, "mask": MASK, "clip": 0.5},
+        "where two of three values came closer": {
+            "values": torch.tensor([[1.0, 1.0, -0.3]]), "values_old": torch.zeros(1, 3),
+            "returns": torch.tensor([[1.0, 1.2, 1.0]]), "mask": FULL[:1, :3], "clip": 0.2},
         "with clip 0.1": {"values": NEW, "values_old": OLD, "returns": TARGETS, "mask": MASK, "clip": 0.1},
     },
     gradient=True,

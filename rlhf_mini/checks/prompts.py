@@ -13,7 +13,7 @@ from rlhf_mini.checks.exercise import Result
 from rlhf_mini.checks.plain import PlainExercise, as_lists, check_plain
 from rlhf_mini.ppo import choose_prompts
 
-IN_A_ROW = 8  # batches
+ENOUGH = 20  # times that each number is expected among the batches, so that none is absent by chance
 
 
 def check_choose_batch(function: Any) -> Result:
@@ -31,21 +31,31 @@ class Batches:
     def __call__(self, prompt_count: int, episodes: int, seed: int) -> Any:
         with torch.random.fork_rng(devices=[]):
             first, again = (self.drawn(prompt_count, episodes, seed, other) for other in (1, 2))
-        one = first[0]
-        if not isinstance(one, list) or not all(isinstance(number, int) for number in one):
-            return one
-        inside = all(0 <= number < prompt_count for number in one)
-        return [f"{len(one)} prompts", "all different" if len(set(one)) == len(one) else "some twice",
-                "in range" if inside else "out of range",
+        for batch in first:
+            if not isinstance(batch, list) or not all(isinstance(number, int) for number in batch):
+                return tuple(batch) if isinstance(batch, list) else batch  # a stub may return a tuple of `...`
+        drawn, every = {number for batch in first for number in batch}, set(range(prompt_count))
+        beside = all(side_by_side(batch, prompt_count) for batch in first)
+        return [f"{len(first[0])} prompts",
+                "all different" if all(len(set(batch)) == len(batch) for batch in first) else "some twice",
+                "in range" if drawn <= every else "out of range",
                 "repeatable" if first == again else "not repeatable",
-                "then others" if first[0] != first[1] else "then the same",
-                "from all" if len({number for batch in first for number in batch}) > episodes else "from a part"]
+                "then others" if any(batch != first[0] for batch in first) else "then the same",
+                "from a part" if len(drawn) <= episodes else "side by side" if beside else
+                "from all" if drawn >= every else "0 never comes" if every - drawn == {0} else "some never come"]
 
     def drawn(self, prompt_count: int, episodes: int, seed: int, other: int) -> list[Any]:
         """Some batches in a row; random numbers that are not the generator's begin at `other`."""
         torch.manual_seed(other)
         generator = torch.Generator().manual_seed(seed)
-        return [as_lists(self.function(prompt_count, episodes, generator)) for _ in range(IN_A_ROW)]
+        batches = ENOUGH * prompt_count // episodes
+        return [as_lists(self.function(prompt_count, episodes, generator)) for _ in range(batches)]
+
+
+def side_by_side(batch: list[int], prompt_count: int) -> bool:
+    """Whether the numbers are neighbours; the first number follows the last one."""
+    numbers = set(batch)
+    return sum((number + 1) % prompt_count not in numbers for number in numbers) <= 1
 
 
 def chosen(prompt_count: int, episodes: int, generator: torch.Generator) -> list[int]:
@@ -72,6 +82,17 @@ def first_ones_shuffled(prompt_count: int, episodes: int, generator: torch.Gener
     return torch.randperm(episodes, generator=generator)
 
 
+def one_block(prompt_count: int, episodes: int, generator: torch.Generator) -> Tensor:
+    """a batch is one block of neighbours from a random start: shuffle all numbers, then take the first `episodes`"""
+    start = torch.randint(prompt_count, (), generator=generator)
+    return (start + torch.arange(episodes)) % prompt_count
+
+
+def never_zero(prompt_count: int, episodes: int, generator: torch.Generator) -> Tensor:
+    """prompt 0 can never be chosen: the numbers go from 0 to prompt_count - 1, as in torch.randperm(prompt_count)"""
+    return torch.randperm(prompt_count - 1, generator=generator)[:episodes] + 1
+
+
 def not_cut(prompt_count: int, episodes: int, generator: torch.Generator) -> Tensor:
     """these are all prompts, shuffled: keep the first `episodes` of them"""
     return torch.randperm(prompt_count, generator=generator)
@@ -81,7 +102,7 @@ CHOOSE_BATCH = PlainExercise(
     name="a batch of prompts",
     right=Batches(chosen),
     mistakes=[Batches(with_replacement), Batches(generator_ignored), Batches(always_the_first),
-              Batches(first_ones_shuffled), Batches(not_cut)],
+              Batches(first_ones_shuffled), Batches(one_block), Batches(never_zero), Batches(not_cut)],
     cases={"with 32 of 64 prompts": {"prompt_count": 64, "episodes": 32, "seed": 1},
-           "with 16 of 1,024 prompts": {"prompt_count": 1024, "episodes": 16, "seed": 2}},
+           "with 16 of 256 prompts": {"prompt_count": 256, "episodes": 16, "seed": 2}},
 )

@@ -24,7 +24,10 @@ def check_row(function: Any) -> Result:
 
 
 def check_padded_batch(function: Any) -> Result:
-    """Check f(rows, pad_id): tokens and mask, (B, L) each, padded on the right."""
+    """Check f(rows, pad_id): tokens and mask, (B, L) each, padded on the right.
+
+    The mask may be of any dtype, True and False or 1 and 0: the package reads it by `mask.bool()`.
+    """
     return check(PADDED_BATCH, function)
 
 

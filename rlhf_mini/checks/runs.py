@@ -50,6 +50,11 @@ def reference_minus_policy(logp: Tensor, logp_ref: Tensor, mask: Tensor) -> Tens
     return -kl_per_ending(logp, logp_ref, mask)
 
 
+def multiplied_by_mask(logp: Tensor, logp_ref: Tensor, mask: Tensor) -> Tensor:
+    """the padding is multiplied by 0, but infinity times 0 is nan: take torch.where(mask, ..., 0.0), then the sum"""
+    return ((logp - logp_ref) * mask).sum(1)
+
+
 def mean_over_endings(logp: Tensor, logp_ref: Tensor, mask: Tensor) -> Tensor:
     """this is one number, the mean over the batch: return one number for each ending"""
     return kl_per_ending(logp, logp_ref, mask).mean()
@@ -58,7 +63,8 @@ def mean_over_endings(logp: Tensor, logp_ref: Tensor, mask: Tensor) -> Tensor:
 KL_PER_ENDING = Exercise(
     name="KL per ending",
     right=kl_per_ending,
-    mistakes=[mean_over_tokens, ending_mask_ignored, reference_minus_policy, mean_over_endings],
+    mistakes=[mean_over_tokens, ending_mask_ignored, reference_minus_policy, mean_over_endings,
+              multiplied_by_mask],
     cases={
         "without padding": {"logp": torch.tensor([[-1.0, -0.5, -2.0, -0.1], [-0.2, -3.0, -1.0, -0.4]]),
                             "logp_ref": torch.tensor([[-1.5, -0.5, -1.0, -0.6], [-0.1, -4.5, -1.0, -0.9]]),
@@ -68,6 +74,14 @@ KL_PER_ENDING = Exercise(
                          "logp_ref": torch.tensor([[-1.5, -0.25, -1.0, 7.0], [-0.1, -4.5, -1.0, -0.9],
                                                    [-2.2, -5.0, 40.0, 1.0]]),
                          "mask": MASK},
+    },
+    extremes={
+        "with infinity in the padding": {
+            "logp": torch.tensor([[-1.0, -0.5, -2.0, -torch.inf], [-0.2, -3.0, -1.0, -0.4],
+                                  [-0.7, torch.inf, -torch.inf, 0.0]]),
+            "logp_ref": torch.tensor([[-1.5, -0.25, -1.0, 0.0], [-0.1, -4.5, -1.0, -0.9],
+                                      [-2.2, 0.0, -torch.inf, -torch.inf]]),
+            "mask": MASK},
     },
 )
 
@@ -106,10 +120,16 @@ def groups_by_stride(scores: Tensor, n: int) -> Tensor:
     return scores.view(n, count).argmax(0) * count + torch.arange(count)
 
 
+def view_turned(scores: Tensor, n: int) -> Tensor:
+    """view(n, -1) makes n rows: take view(-1, n), so that each row holds the n candidates of one prompt"""
+    rows = scores.view(n, -1)
+    return rows.argmax(1) + n * torch.arange(len(rows))
+
+
 BEST_OF_N = Exercise(
     name="best of n",
     right=best_of_n,
-    mistakes=[best_of_all, worst_of_n, place_in_group, best_scores, groups_by_stride],
+    mistakes=[best_of_all, worst_of_n, place_in_group, best_scores, groups_by_stride, view_turned],
     cases={
         "with n = 3 and two prompts": {"scores": torch.tensor([0.5, 2.0, 1.0, -3.0, -0.2, -1.0]), "n": 3},
         "with n = 2 and four prompts": {"scores": torch.tensor([1.0, 0.0, 4.0, 5.0, -2.0, -1.5, 3.0, 0.1]), "n": 2},
@@ -130,6 +150,11 @@ def best_score(scores: Tensor, kl_coef: float) -> Tensor:
 def no_weights(scores: Tensor, kl_coef: float) -> Tensor:
     """this is the plain mean, the reference's: give each ending the weight exp(score / kl_coef)"""
     return scores.mean(1)
+
+
+def price_missing(scores: Tensor, kl_coef: float) -> Tensor:
+    """the price of the KL is left out: divide the scores by kl_coef before the softmax"""
+    return (scores.softmax(1) * scores).sum(1)
 
 
 def times_the_price(scores: Tensor, kl_coef: float) -> Tensor:
@@ -166,8 +191,8 @@ OPENINGS = torch.tensor([[0.0, 1.0, 0.5], [-1.0, 2.0, 0.3]])
 BEST_SCORE = Exercise(
     name="best score at a price",
     right=best_score,
-    mistakes=[no_weights, times_the_price, over_openings, over_everything, highest_only, weights_not_normalised,
-              objective_itself],
+    mistakes=[no_weights, price_missing, times_the_price, over_openings, over_everything, highest_only,
+              weights_not_normalised, objective_itself],
     cases={"at a price of 0.5": {"scores": OPENINGS, "kl_coef": 0.5},
            "at a price of 2": {"scores": OPENINGS, "kl_coef": 2.0}},
     extremes={"at a price of 0.001 (exp gives infinity: use softmax)": {"scores": OPENINGS, "kl_coef": 0.001}},

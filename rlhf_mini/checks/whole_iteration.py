@@ -39,15 +39,15 @@ def check_ppo_iteration(function: Any) -> Result:
 class Probe:
     """Call an iteration's function on tensors: the loss of one minibatch, its slopes, and the returns."""
 
-    def __init__(self, whole: Function) -> None:
-        self.whole, self.__doc__ = whole, whole.__doc__
-        self.__name__ = getattr(whole, "__name__", "")
+    def __init__(self, function: Function) -> None:
+        self.function, self.__doc__ = function, function.__doc__
+        self.__name__ = getattr(function, "__name__", "")
 
     def __call__(self, logp: Tensor, values: Tensor, logp_old: Tensor, values_old: Tensor, logp_ref: Tensor,
                  mask: Tensor, score: Tensor, rows: Tensor, kl_coef: float, lam: float, value_coef: float) -> Any:
         rollout = Rollout(tuple((0,) for _ in mask), torch.zeros_like(mask).long(), mask, logp_old,
                           torch.zeros(*mask.shape, 1), values_old, torch.ones(len(mask)).bool())
-        result = self.attempt(self.whole, rollout=rollout, logp_ref=logp_ref, score=score, kl_coef=kl_coef,
+        result = self.attempt(self.function, rollout=rollout, logp_ref=logp_ref, score=score, kl_coef=kl_coef,
                               config=PPOConfig(lam=lam, value_clip=0.5))
         if unfilled(result):
             return None

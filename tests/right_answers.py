@@ -434,6 +434,17 @@ def plain_dpo(chosen: Tensor, rejected: Tensor, chosen_ref: Tensor, rejected_ref
     return -F.logsigmoid(beta * (chosen - chosen_ref) - beta * (rejected - rejected_ref)).mean()
 
 
+# --- an alarm (10) ----------------------------------------------------------------------------------------------
+
+
+def looped_alarm(history: Sequence[Any]) -> list[int]:
+    found = []
+    for line in history:
+        if line["ratio_first"] < 0.999 or line["ratio_first"] > 1.001:
+            found.append(line["iteration"])
+    return found
+
+
 RIGHT: dict[str, list[Callable[..., Any]]] = {
     "ending_reward": [in_one_line, in_a_loop],
     "temperature": [lambda logits, temperature: torch.softmax(logits / temperature, dim=-1), shifted_softmax],
@@ -477,4 +488,5 @@ RIGHT: dict[str, list[Callable[..., Any]]] = {
     "grpo_advantages": [plain_grpo],
     "implicit_reward": [lambda logp, logp_ref, beta: beta * logp - beta * logp_ref],
     "dpo_loss": [plain_dpo],
+    "ratio_alarm": [looped_alarm],
 }  # by the name of the check

@@ -1,4 +1,4 @@
-"""The clinic's exercises: diagnoses are graded by cause and by evidence, and the alarm's mistakes have names."""
+"""The diagnoses of the clinic are graded by cause and by evidence."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import nbformat
 import pytest
 
 from rlhf_mini import checks
-from rlhf_mini.checks.clinic import CAUSES, MISTAKES, RATIO_ALARM, earliest
-from rlhf_mini.checks.diagnose import sentence
-from rlhf_mini.checks.plain import agreeing, answers_of
+from rlhf_mini.checks.clinic import CAUSES, earliest
 from rlhf_mini.teaching.clinic import RULES, diagnose
 from rlhf_mini.teaching.clinic_cases import HEALTHY, clinic
 
@@ -119,39 +117,3 @@ def test_every_case_of_the_notebook_has_a_stub_a_check_and_a_solution_with_both_
         assert f"diagnosis_{number} = ...  # cause, quantity, iteration" in sources
         [check] = [cell for cell in cells if cell.source == f"checks.check_diagnosis({number}, diagnosis_{number})"]
         assert f"case {number}: not attempted yet" in str(check.outputs)
-
-
-# --- the alarm --------------------------------------------------------------------------------------------------------
-
-
-def looped(history: Any) -> list[int]:
-    found = []
-    for line in history:
-        if line["ratio_first"] < 0.999 or line["ratio_first"] > 1.001:
-            found.append(line["iteration"])
-    return found
-
-
-def test_right_alarms_pass() -> None:
-    for function in (looped, lambda history: [one["iteration"] for one in history
-                                              if abs(one["ratio_first"] - 1) > 0.001]):
-        assert checks.check_ratio_alarm(function).points == 2
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_each_mistake_is_called_by_its_sentence(mistake: Any) -> None:
-    result = checks.check_ratio_alarm(lambda history: mistake(history))
-    assert result.points == 0 and sentence(mistake) in result.line
-
-
-def test_no_two_mistakes_give_equal_answers() -> None:
-    every = [answers_of(RATIO_ALARM, function) for function in (RATIO_ALARM.right, *MISTAKES)]
-    for i, one in enumerate(every):
-        assert not any(agreeing(one, other) for other in every[i + 1:])
-
-
-def test_a_stub_is_not_attempted_yet() -> None:
-    def my_ratio_alarm(history: Any) -> Any:
-        ...
-
-    assert "not attempted yet" in str(checks.check_ratio_alarm(my_ratio_alarm))

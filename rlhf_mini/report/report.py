@@ -26,7 +26,8 @@ LARGE, SMALL = (5.6, 3.5), (3.9, 2.9)  # inches
 
 
 @team.once
-def write_report(folder: str | Path, metrics: Metrics, history: History, samples: Mapping[str, Any]) -> Path:
+def write_report(folder: str | Path, metrics: Metrics, history: History, samples: Mapping[str, Any],
+                 looks: History = ()) -> Path:
     """Write `report.html` into the folder and return its path; the page names what is not measured yet.
 
     Raises: NotSavedError.

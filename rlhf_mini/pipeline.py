@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import compress, cycle, islice
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel

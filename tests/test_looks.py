@@ -1,4 +1,4 @@
-"""The stories that a policy tells while it trains: kept in the run's folder, and no number of the run depends on them."""
+"""The stories that a policy tells while it trains are kept, and no number of the run depends on them."""
 
 from __future__ import annotations
 

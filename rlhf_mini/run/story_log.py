@@ -47,7 +47,7 @@ class StoryLog:
 
     @team.once
     def keep(self, arm: str, updates: int) -> None:
-        """Remove the looks at `arm` after `updates` updates or more, which a resumed run takes again, and all damage."""
+        """Remove the looks at `arm` after `updates` updates or more, which are taken again, and all damage."""
         if self.path.exists():
             kept = [look for look in self.read() if look["arm"] != arm or look["updates"] < updates]
             content = b"".join(map(strict_json.written, kept))

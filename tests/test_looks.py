@@ -60,15 +60,16 @@ def test_the_last_look_sees_the_endings_of_the_evaluation(finished: Path) -> Non
 
 
 def test_no_number_of_a_run_depends_on_them(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
     monkeypatch.setattr(pipeline, "looking", lambda *given: given[-1])
-    pipeline.run(tiny_config(finished.parent / "base", tmp_path / "without"))
-    assert not (tmp_path / "without" / "stories.jsonl").exists()
-    assert "were not recorded" in (tmp_path / "without" / "report.html").read_text()
-    (tmp_path / "without" / "stories.jsonl").write_bytes((finished / "stories.jsonl").read_bytes())
-    assert numbers(tmp_path / "without") == numbers(finished)
+    pipeline.run(tiny_config(finished.parent / "base", out))
+    assert not (out / "stories.jsonl").exists()
+    assert "were not recorded" in (out / "report.html").read_text()
+    (out / "stories.jsonl").write_bytes((finished / "stories.jsonl").read_bytes())
+    assert numbers(out) == numbers(finished)
 
 
-@pytest.mark.parametrize("lines", [1, 2, 4, 6, 9])
+@pytest.mark.parametrize("lines", [pytest.param(n, marks=[] if n == 3 else pytest.mark.faults) for n in range(1, 10)])
 def test_a_stopped_run_ends_with_the_same_stories(lines: int, finished: Path, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it stops before or after a saved state, a look is neither lost nor kept twice."""
@@ -88,6 +89,7 @@ def test_a_stopped_run_ends_with_the_same_stories(lines: int, finished: Path, tm
     assert numbers(tmp_path / "run") == numbers(finished)
 
 
+@pytest.mark.faults
 def test_a_run_stopped_while_it_looks_takes_the_look_again(finished: Path, tmp_path: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     append, appended = StoryLog.append, []

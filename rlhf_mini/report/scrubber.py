@@ -56,7 +56,7 @@ def mean_of(metrics: Metrics, history: History, arm: str, updates: int) -> tuple
     rows = {row.get("iteration"): row for row in history if row.get("arm") == arm}
     if updates + 1 in rows:
         return rows[updates + 1].get("score"), rows[updates + 1].get("gold")
-    measured = metrics.get(arm) or {}
+    measured = (metrics.get(arm) or {}) if updates == max(rows, default=None) else {}
     return measured.get("proxy_mean"), measured.get("gold_mean")
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import compress, cycle, islice
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -44,11 +42,20 @@ from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
 from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.json_files import write_json
+from rlhf_mini.run.looks import looking
 from rlhf_mini.run.ppo_state import FILE, load_state, save_state
 from rlhf_mini.run.progress import progress, run_steps
 from rlhf_mini.run.results import measure, metrics_so_far, write_results
 from rlhf_mini.run.settings import adapt_to_model, choose_sizes, fits_context
-from rlhf_mini.run.tasks import ask_panel, given_rankings, make_task, sorted_judgements, split_judgements
+from rlhf_mini.run.tasks import (
+    ask_panel,
+    given_rankings,
+    make_task,
+    rankings_digest,
+    save_copy,
+    sorted_judgements,
+    split_judgements,
+)
 from rlhf_mini.sft import mean_loss, train_sft
 
 RANKINGS = "rankings.jsonl"
@@ -88,7 +95,7 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
             metrics = rlhf(context, base)
         except KeyboardInterrupt:
             folder.require_place()
-            write_report(folder.path, metrics_so_far(context), folder.history.read(), {})
+            write_report(folder.path, metrics_so_far(context), folder.history.read(), {}, folder.stories.read())
             raise
     team.wait()  # the finished run is there for all processes
     return metrics
@@ -149,17 +156,6 @@ def collect_rankings(context: RunContext, sft: PreTrainedModel) -> list[Ranking]
     return sorted_judgements(rankings.load_rankings(path))
 
 
-def rankings_digest(records: Sequence[Ranking]) -> str:
-    """The SHA-256 of the given rankings, by which a resumed run knows whether they are still the same."""
-    return hashlib.sha256(b"".join(record.to_line() for record in records)).hexdigest()
-
-
-@team.once
-def save_copy(records: Sequence[Ranking], path: Path) -> None:
-    """Write the run's own copy of its rankings, in the place of a damaged one. Raises: NotSavedError."""
-    files.write(path, b"".join(record.to_line() for record in records))
-
-
 def learn_score(context: RunContext, sft: PreTrainedModel, judgements: list[Ranking]) -> Score:
     """Fit a reward model to the judgements of training prompts, normalise it, and test it on the other judgements."""
     path, figures = context.folder.path / "reward_model", context.folder.state / "reward_model.json"
@@ -207,6 +203,7 @@ def optimise(context: RunContext, arm: str, config: PPOConfig, sft: PreTrainedMo
             ids = encode_prompts(context.tokenizer, context.task.prompts)
             training = train_ppo(state, sft, score, ids, config, context.tokenizer.eos_token_id,
                                  pad_id(context.tokenizer))
+            training = looking(context, arm, state, score, training)
             for line in progress(history_lines(context, arm, training), config.iterations, STYLES[arm].label,
                                  iteration_summary, done=state.iteration):
                 folder.require_place()
@@ -230,6 +227,7 @@ def start_or_continue(folder: RunFolder, arm: str, sft: PreTrainedModel, config:
             state = start_ppo(sft, config)
     team.wait()  # all have looked
     folder.history.keep(arm, state.iteration)
+    folder.stories.keep(arm, state.iteration)
     return state
 
 

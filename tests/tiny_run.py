@@ -51,6 +51,7 @@ def numbers(out: Path) -> dict[str, Any]:
     return {"metrics": {**metrics, "seconds": 0},
             "history": sorted(history, key=lambda line: (line["arm"], line["iteration"])),
             "samples": json.loads((out / "samples.json").read_text()),
+            "stories": (out / "stories.jsonl").read_bytes(),
             "rankings": sorted((record.id, record.ranking) for record in records),
             "weights": {path: digest for path, digest in files.digests(out).items()
                         if path.endswith(".safetensors") and "/state/" not in path}}

@@ -10,6 +10,7 @@ from rlhf_mini.plots.run import (
     overview,
     proxy_against_gold,
     reward_to_compare,
+    score_against_gold,
     series,
 )
 from rlhf_mini.plots.style import ARMS, STYLES, Style, labelled_axes, number, without_legend
@@ -17,4 +18,5 @@ from rlhf_mini.plots.tokens import token_plot
 
 __all__ = ["ARMS", "LABEL_FORMS", "OVERVIEW", "QUANTITIES", "STYLES", "Style", "accuracy_against_labels",
            "annotator_agreement", "calibration", "curve", "labelled_axes", "mean_rewards", "number", "overview",
-           "picture", "proxy_against_gold", "reward_to_compare", "series", "subplots", "token_plot", "without_legend"]
+           "picture", "proxy_against_gold", "reward_to_compare", "score_against_gold", "series", "subplots",
+           "token_plot", "without_legend"]

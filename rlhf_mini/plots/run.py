@@ -99,6 +99,23 @@ def proxy_against_gold(history: Sequence[Row], ax: Axes | None = None) -> Axes:
     return ax
 
 
+@picture
+def score_against_gold(history: Sequence[Row], ax: Axes | None = None) -> Axes:
+    """The path of each arm through score and gold reward, from the small mark of its first iteration on."""
+    ax = labelled_axes(ax, "Score against gold, iteration by iteration", "score from the reward model (s.d. of SFT "
+                       "endings)", "gold reward (s.d. of the tales)")
+    drawn = False
+    for arm in ARMS:
+        (_, score), (_, gold) = (series(history, arm, key) for key in ("score", "gold"))
+        if np.isfinite(score + gold).any():
+            style = STYLES[arm]
+            ax.plot(score, gold, color=style.color, linestyle=style.dash, linewidth=1.3, label=style.label,
+                    marker=style.marker, markersize=5, markevery=[0])
+            drawn = True
+    legend_or_note(ax, drawn, "score and gold are not both known in this run")
+    return ax
+
+
 def reward_to_compare(metrics: Mapping[str, Any]) -> str:
     """The key of the reward by which models can be compared: gold where any is known, else the proxy."""
     gold = [number((metrics.get(arm) or {}).get("gold_mean")) for arm in STYLES]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from html import escape
 from io import StringIO
@@ -41,11 +43,14 @@ def inline_svg(figure: matplotlib.figure.Figure, name: str, description: str) ->
     return Html(svg)
 
 
-def document(title: str, style: str, *body: object) -> Html:
-    """A whole HTML page in one file."""
+def document(title: str, style: str, script: str, *body: object) -> Html:
+    """A whole HTML page in one file, which lets the browser load nothing and run nothing but this script."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     head = join(Html('<meta charset="utf-8">'),
                 Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+                Html(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
                 Html('<meta name="color-scheme" content="light dark">'),
                 tag("title", title), Html(f"<style>\n{style}</style>"))
     return Html(f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}</head>\n'
-                f'<body>{join(*body)}</body>\n</html>\n')
+                f'<body>{join(*body)}<script>{script}</script></body>\n</html>\n')

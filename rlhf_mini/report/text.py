@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rlhf_mini.plots import STYLES, number
@@ -24,19 +26,22 @@ PROXY_GOLD = (
     "While both rise, the reward model is a good guide. Where the proxy rises and gold falls, the policy exploits "
     "errors of the reward model (Gao et al. 2022).")
 STORIES = (
-    "Below each ending: its gold reward, the score of the reward model (proxy), and the result of the reader program.")
-GLOSSARY = {
-    "gold": "The mean utility of an ending for the panel of simulated annotators, without noise. It has mean 0 and "
-            "standard deviation 1 over the stories of the grammar. No model is trained on it.",
-    "proxy": "The score of the reward model, which was fitted to rankings. It has mean 0 and standard deviation 1 over "
-             "endings of the fine-tuned model. PPO maximises it.",
-    "KL": "How far a policy has moved from the reference, the fine-tuned model: in nats, summed over an ending. The "
-          "penalty subtracts it, times a coefficient, from the score.",
-    "coherent": "The reader program found the right hero, the right pronouns and the right thing in the whole story. "
-                "A coherent ending is also grammatical.",
-    "distinct": "The share of different endings among those sampled, with names and things set aside. It is low where "
-                "a policy writes the same story again and again.",
-}
+    "Below each ending: its score, its gold reward, and the result of the reader program.")
+SCORE_AND_GOLD = (
+    "Score: what the reward model gives to an ending, and what PPO is trained to raise. Gold: what the simulated "
+    "panel thinks of it; no model is trained on that. Means over held-out openings, on one scale.")
+COLUMNS_TEXT = (
+    "Shares of the endings: grammatical and coherent are what the reader program calls so, ended are those that stop "
+    "within the limit, distinct are different ones, with names and things set aside.")
+DOTS = (
+    "A filled dot is the mean of all endings that a policy wrote at that moment; the last one is the mean of the "
+    "evaluation. A ring is the story beside it. The lines are the whole paths.")
+DOTS_WITHOUT_GOLD = (
+    "A filled dot is the mean score of all endings that a policy wrote at that moment. A ring is the story beside it. "
+    "Gold is not known in this run.")
+NO_LOOKS = (
+    "The texts of this run were not recorded while it trained, because an earlier version made it or stories.jsonl is "
+    "missing, so there is nothing to move through here.")
 
 
 def is_known(value: Any) -> bool:
@@ -48,7 +53,10 @@ def format_number(value: Any, pattern: str) -> str:
     """A number as text, with a true minus sign; a dash where it is not known."""
     if not is_known(value):
         return UNKNOWN
-    return pattern.format(number(value)).replace("-", "−").replace("%", "\u00a0%")
+    shown = pattern.format(number(value))
+    if not re.search("[1-9]", shown):  # nothing is left of a small negative number
+        shown = pattern.format(0.0)
+    return shown.replace("-", "−").replace("%", "\u00a0%")
 
 
 def duration(seconds: float) -> str:
@@ -117,3 +125,16 @@ def verdict(ending: Mapping[str, Any]) -> tuple[str, bool]:
     if not ending.get("coherent"):
         return "reader: grammatical, not coherent", True
     return "reader: coherent", False
+
+
+def looks_text(updates: Sequence[int], openings: int) -> str:
+    """When the stories of the scrubber were told."""
+    steps = {after - before for before, after in pairwise(updates)}
+    often = f"every {max(steps)} updates" if steps and max(steps) > 1 else "after each update"
+    return (f"While the two models trained, each continued the same {openings} held-out openings, {often} and each "
+            "time with the same random numbers. So a text changes only where the policy has changed.")
+
+
+def after_updates(updates: int) -> str:
+    """How far a model is in its training, in words."""
+    return "before training" if updates == 0 else f"after {updates} update{'s' * (updates != 1)}"

@@ -20,9 +20,10 @@ from rlhf_mini.run.history import History
 from rlhf_mini.run.json_files import read_json, write_json
 from rlhf_mini.run.saved_config import check_same_settings, config_to_json, load_config
 from rlhf_mini.run.stages import Contents, Stage, Stages
+from rlhf_mini.run.story_log import StoryLog
 
 OUTPUTS = ("config.json", "settings.json", "sft", "rankings.jsonl", "reward_model", "policy", "policy_no_kl",
-           "history.jsonl", "samples.json", "metrics.json", "report.html")
+           "history.jsonl", "stories.jsonl", "samples.json", "metrics.json", "report.html")
 
 
 def versions() -> dict[str, str]:
@@ -49,6 +50,7 @@ class RunFolder:
         self.config = config
         self.resume = resume
         self.history = History(self.path / "history.jsonl")
+        self.stories = StoryLog(self.path / "stories.jsonl")
         self.stages = Stages(self.state / "stages.json")
         self.given = ""  # a digest of base and given rankings, from which every stage is made
         self._held = ExitStack()  # the lock
@@ -227,6 +229,7 @@ class RunFolder:
         """Remove what a stopped attempt at a stage has left."""
         files.remove(self.state / name)
         self.history.keep(name, 0)
+        self.stories.keep(name, 0)
 
     def total_seconds(self) -> float:
         """Seconds that this run has taken, summed over all attempts."""

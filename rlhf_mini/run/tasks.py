@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf_mini import rankings, tales
+from rlhf_mini import files, rankings, tales, team
 from rlhf_mini.errors import InputError, naming, shown
 from rlhf_mini.rankings import Ranking, RankingSession
 from rlhf_mini.run.config import RunConfig
@@ -196,3 +196,14 @@ def _why_not_tales(judgements: Sequence[Ranking]) -> str | None:
     if sum(read) >= TALES_SHARE * len(read):
         return None
     return f"the ranked text is not tales: the reader can read {sum(read)} of {len(read)} completions"
+
+
+def rankings_digest(records: Sequence[Ranking]) -> str:
+    """The SHA-256 of the given rankings, by which a resumed run knows whether they are still the same."""
+    return hashlib.sha256(b"".join(record.to_line() for record in records)).hexdigest()
+
+
+@team.once
+def save_copy(records: Sequence[Ranking], path: Path) -> None:
+    """Write the run's own copy of its rankings, in the place of a damaged one. Raises: NotSavedError."""
+    files.write(path, b"".join(record.to_line() for record in records))

@@ -126,21 +126,23 @@ def give_unit_scale(trainer: RewardTrainer) -> None:
 
 
 def policy_trainer(options: argparse.Namespace) -> RLOOTrainer | GRPOTrainer:
-    """Sample, score, update: as many endings, minibatches and passes as the run's PPO, and the same coefficient.
+    """Sample, score, update: as many endings and minibatches as the run's PPO, and the same coefficient.
 
-    RLOO subtracts beta * (ln policy - ln reference), summed over the ending, from the score: the run's own penalty.
-    GRPO puts beta * KL into the loss instead, beside advantages that are divided by their group's deviation, so the
-    same coefficient does not mean quite the same there. In both the reference is the policy that training starts from.
+    RLOO subtracts beta * (ln policy - ln reference), summed over the ending, from the score: the run's own penalty. It
+    clips one ratio of the whole ending, which leaves 1 +- 0.2 within a few updates: so it passes over a batch once.
+    GRPO clips one ratio of each token, as PPO does, and passes over a batch as often as the run did. It puts beta * KL
+    into the loss instead, beside advantages that are divided by their group's deviation: the same coefficient does not
+    mean quite the same there. In both, the reference is the policy that training starts from.
     """
     part, start = SETTINGS["ppo"], str(options.policy or MODELS / "sft")
     make, config = (RLOOTrainer, RLOOConfig) if options.stage == "rloo" else (GRPOTrainer, GRPOConfig)
     minibatch, passes = share(part["episodes"] // part["minibatches"], GROUP), part["minibatches"]
-    endings = minibatch * passes * PROCESSES  # of one iteration
+    endings, epochs = minibatch * passes * PROCESSES, 1 if options.stage == "rloo" else part["epochs"]
     prompts = rows("prompts")["prompt"]  # type: ignore[index]
     prompts = list(prompts) * max(1, -(-endings // GROUP // len(prompts)))  # an iteration needs so many
-    args = config(**common(options, part, part["iterations"] * part["epochs"] * passes),
+    args = config(**common(options, part, part["iterations"] * epochs * passes),
                   per_device_train_batch_size=minibatch, generation_batch_size=endings, num_generations=GROUP,
-                  num_iterations=part["epochs"], epsilon=part["clip"], adam_epsilon=part["adam_eps"],
+                  num_iterations=epochs, epsilon=part["clip"], adam_epsilon=part["adam_eps"],
                   beta=part["kl_coef"], temperature=part["temperature"], disable_dropout=True,
                   max_completion_length=part["max_new_tokens"])
     trainer = make(model=start, args=args, train_dataset=Dataset.from_dict({"prompt": prompts}),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import finished_run
 import pytest
 from tiny_run import make_base, tiny_config
 
 from rlhf_mini import cli
+from rlhf_mini.config import PPOConfig
 from rlhf_mini.errors import InputError
 from rlhf_mini.export import trl
 from rlhf_mini.export.run_data import read_run
@@ -161,3 +164,43 @@ def test_without_datasets_it_says_what_to_install(run: Path, tmp_path: Path, mon
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(InputError, match="pip install datasets"):
         trl.export_trl(run, tmp_path / "out")
+
+
+# --- the page ---------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parent.parent / "notebooks" / "guide" / "past_one_machine.md").read_text(encoding="utf-8")
+
+
+def functions_of_the_page() -> dict[str, Any]:
+    space: dict[str, Any] = {}
+    for text in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S):
+        exec(compile(text, "past_one_machine.md", "exec"), space)  # the page is part of this repository
+    return space
+
+
+def test_the_page_s_functions_write_what_openrlhf_and_verl_read(run: Path, tmp_path: Path) -> None:
+    import datasets
+
+    out, space = tmp_path / "out", functions_of_the_page()
+    trl.export_trl(run, out)
+    space["for_openrlhf"](out, tmp_path / "openrlhf")
+    for name in ("sft", "preferences"):
+        lines = (tmp_path / "openrlhf" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        for before, after in zip(table(out, name), map(json.loads, lines), strict=True):
+            assert after == {key: text if key == "prompt" else text + EOS for key, text in before.items()}
+    space["for_verl"](out, tmp_path / "prompts.parquet")
+    read = datasets.Dataset.from_parquet(str(tmp_path / "prompts.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert set(read.column_names) == {"data_source", "prompt", "ability", "reward_model", "extra_info"}
+    tokenizer = load_language_model(out / "models" / "sft")[1]
+    template = re.search(r'custom_chat_template="(.*?)"', PAGE)
+    assert template
+    written = [tokenizer.apply_chat_template(row["prompt"], chat_template=template[1], tokenize=False) for row in read]
+    assert written == [row["prompt"] for row in table(out, "prompts")]
+
+
+def test_our_column_of_the_page_holds_our_defaults() -> None:
+    cells = [row.split(" | ")[1] for row in PAGE.splitlines() if row.startswith("| ") and row.count(" | ") >= 5]
+    stated = [pair for cell in cells for pair in re.findall(r"`(\w+)` ([\w.-]+?)(?=,|$| )", cell)]
+    assert len(stated) == 14
+    for name, value in stated:
+        assert str(getattr(PPOConfig(), name)) in (value, str(float(value) if value[0].isdigit() else value)), name

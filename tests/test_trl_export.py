@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,17 @@ def losses(trained: Path) -> list[float]:
             if "loss" in row]
 
 
-def test_the_versions_are_those_that_were_compared() -> None:
+@pytest.mark.parametrize(("column", "kind"), [(2, trl.RLOOConfig), (3, trl.GRPOConfig)])
+def test_the_page_states_the_defaults_of_this_version(column: int, kind: Any) -> None:
     assert trl.__version__.startswith("1.16.")
+    page = (Path(__file__).parent.parent / "notebooks" / "guide" / "past_one_machine.md").read_text(encoding="utf-8")
+    cells = [row.split(" | ")[column] for row in page.splitlines() if row.startswith("| ") and row.count(" | ") >= 5]
+    stated = [pair for cell in cells for pair in re.findall(r"`(\w+)` ([\w.-]+?)(?=,|:|$| )", cell)]
+    assert len(stated) == (9 if column == 2 else 11)
+    defaults = {field.name: field.default for field in fields(kind)}
+    for name, value in stated:
+        found = defaults[name]
+        assert (float(value) == found if isinstance(found, int | float) else value == str(found)), name
 
 
 def test_fine_tuning_begins_at_our_loss_and_learns(exported: Path, script: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from rlhf_mini import console, team
 from rlhf_mini.errors import InputError, visible
+from rlhf_mini.export import command as export
 from rlhf_mini.surroundings import command_environment
 
 # Slow imports are made only after the options are read, so that --help answers at once.
@@ -24,7 +25,8 @@ COMMANDS_HELP = """other commands (each has --help):
   run                  the whole run; the default
   seeds                one run for each of several seeds, and a table of all of them
   pretrain             rebuild the embedded checkpoint
-  merge                pool the ranking files of several annotators"""
+  merge                pool the ranking files of several annotators
+  export               data, models and a script of a finished run, for TRL"""
 SEED_HELP = "the seed of all randomness (default: 0)"
 GRACE = 3.0  # seconds that a launcher gets to end the others after the first process has failed
 
@@ -230,9 +232,14 @@ def _merge(options: dict[str, Any]) -> int:
     return 0
 
 
+def _export_parser() -> Parser:
+    return export.add_options(Parser(prog="python -m rlhf_mini export", description=export.ABOUT))
+
+
 COMMANDS: dict[str, tuple[Callable[[], Parser], Callable[[dict[str, Any]], int]]] = {
     "run": (_run_parser, _run),
     "seeds": (_seeds_parser, _seeds),
     "pretrain": (_pretrain_parser, _pretrain),
     "merge": (_merge_parser, _merge),
+    "export": (_export_parser, export.export),
 }

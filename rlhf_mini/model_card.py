@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -16,9 +16,6 @@ from rlhf_mini import tales
 from rlhf_mini.evaluate import sample_endings
 from rlhf_mini.language_model import encode
 from rlhf_mini.sft import mean_loss
-
-if TYPE_CHECKING:
-    from rlhf_mini.pretrain import PretrainConfig
 
 HELD_OUT_TALES = 2_000
 JUDGED = 512  # endings that the reader judges
@@ -64,16 +61,16 @@ At temperature 1, without top-k or top-p, cut after 64 tokens (so most stop in m
 """
 
 
-def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, counts: Mapping[str, int]) -> str:
+def card(out: Path, model: Any, tokenizer: Any, recipe: Mapping[str, Any], counts: Mapping[str, int]) -> str:
     """The model card, with figures for the hub in its head.
 
-    `counts` holds the numbers of documents, tokens and steps.
+    `recipe` holds the settings of pretraining by name, `counts` the numbers of documents, tokens and steps.
     """
     pairs = [tales.write(seed, "held_out") for seed in range(HELD_OUT_TALES)]
     tokens = sum(len(row) + 1 for row in encode(tokenizer, [" " + ending for _, ending in pairs]))
-    openings = random.Random(config.seed).sample([opening for opening, _ in pairs], 8)
-    endings = sample_endings(model, tokenizer, openings, max_new_tokens=64, temperature=1.0, seed=config.seed).endings
-    loss, coherent = mean_loss(model, tokenizer, pairs), coherent_share(model, tokenizer, config.seed)
+    openings = random.Random(recipe["seed"]).sample([opening for opening, _ in pairs], 8)
+    endings = sample_endings(model, tokenizer, openings, max_new_tokens=64, temperature=1.0, seed=recipe["seed"]).endings
+    loss, coherent = mean_loss(model, tokenizer, pairs), coherent_share(model, tokenizer, recipe["seed"])
     samples = "\n".join(f"> **{opening}** {' / '.join(ending.splitlines())}\n"
                         for opening, ending in zip(openings, endings, strict=True))
     hashes = "\n".join(f"- `{f.name}` sha256 `{hashlib.sha256(f.read_bytes()).hexdigest()}`"
@@ -82,9 +79,8 @@ def card(out: Path, model: Any, tokenizer: Any, config: PretrainConfig, counts: 
     return CARD.format(
         parameters=model.num_parameters(), n_layer=shape["n_layer"], n_embd=shape["n_embd"], n_head=shape["n_head"],
         n_positions=shape["n_positions"], vocab_size=shape["vocab_size"], documents=counts["documents"],
-        tokens=counts["tokens"], steps=counts["steps"], seed=config.seed, batch_tokens=config.batch_tokens,
-        learning_rate=config.learning_rate,
-        warmup=config.warmup, held_out=HELD_OUT_TALES,
+        tokens=counts["tokens"], steps=counts["steps"], seed=recipe["seed"],
+        batch_tokens=recipe["batch_tokens"], learning_rate=recipe["learning_rate"], warmup=recipe["warmup"], held_out=HELD_OUT_TALES,
         head=head(loss, coherent), loss=loss, judged=JUDGED, coherent=coherent,
         entropy=-sum(tales.log_probability(*pair) for pair in pairs) / tokens,
         uniform=math.log(shape["vocab_size"]), samples=samples, hashes=hashes)

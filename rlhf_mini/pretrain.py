@@ -7,7 +7,7 @@ import math
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     save_language_model(model, tokenizer, out)
     team.wait()  # the card of every process reads the saved files
     counts = {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])}
-    text = card(out, model, tokenizer, config, counts)
+    text = card(out, model, tokenizer, asdict(config), counts)
     if team.first():
         files.write(out / "README.md", text.encode())
     return out

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parent.parent
 README, GUIDE = ROOT / "README.md", ROOT / "notebooks" / "README.md"
 FOLDER = GUIDE.parent / "guide"
 PAGES = [README, GUIDE, *sorted(FOLDER.glob("*.md"))]
-STANDS_FOR = {"DIR": "made", "RUN": "runs/001", "PATH_OR_NAME": "assets/run-3/sft", "FILE...": "runs/class.jsonl", "FILE": "pooled.jsonl"}
+STANDS_FOR = {"DIR": "made", "RUN": "runs/001", "PATH_OR_NAME": "assets/run-3/sft", "FILE...": "runs/class.jsonl",
+              "FILE": "pooled.jsonl"}
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:

@@ -69,7 +69,8 @@ def card(out: Path, model: Any, tokenizer: Any, recipe: Mapping[str, Any], count
     pairs = [tales.write(seed, "held_out") for seed in range(HELD_OUT_TALES)]
     tokens = sum(len(row) + 1 for row in encode(tokenizer, [" " + ending for _, ending in pairs]))
     openings = random.Random(recipe["seed"]).sample([opening for opening, _ in pairs], 8)
-    endings = sample_endings(model, tokenizer, openings, max_new_tokens=64, temperature=1.0, seed=recipe["seed"]).endings
+    endings = sample_endings(model, tokenizer, openings, max_new_tokens=64, temperature=1.0,
+                             seed=recipe["seed"]).endings
     loss, coherent = mean_loss(model, tokenizer, pairs), coherent_share(model, tokenizer, recipe["seed"])
     samples = "\n".join(f"> **{opening}** {' / '.join(ending.splitlines())}\n"
                         for opening, ending in zip(openings, endings, strict=True))
@@ -80,11 +81,11 @@ def card(out: Path, model: Any, tokenizer: Any, recipe: Mapping[str, Any], count
         parameters=model.num_parameters(), n_layer=shape["n_layer"], n_embd=shape["n_embd"], n_head=shape["n_head"],
         n_positions=shape["n_positions"], vocab_size=shape["vocab_size"], documents=counts["documents"],
         tokens=counts["tokens"], steps=counts["steps"], seed=recipe["seed"],
-        batch_tokens=recipe["batch_tokens"], learning_rate=recipe["learning_rate"], warmup=recipe["warmup"], held_out=HELD_OUT_TALES,
+        batch_tokens=recipe["batch_tokens"], learning_rate=recipe["learning_rate"], warmup=recipe["warmup"],
+        held_out=HELD_OUT_TALES,
         head=head(loss, coherent), loss=loss, judged=JUDGED, coherent=coherent,
         entropy=-sum(tales.log_probability(*pair) for pair in pairs) / tokens,
         uniform=math.log(shape["vocab_size"]), samples=samples, hashes=hashes)
-
 
 
 def coherent_share(model: Any, tokenizer: Any, seed: int) -> float:
@@ -97,7 +98,8 @@ def coherent_share(model: Any, tokenizer: Any, seed: int) -> float:
 
 def head(loss: float, coherent: float) -> str:
     """The head of the card in YAML, as the hub reads it."""
-    about = {"task_type": "text-generation", "dataset_type": "synthetic", "dataset_name": "tales, held-out openings"}
+    about: dict[str, Any] = {"task_type": "text-generation", "dataset_type": "synthetic",
+                             "dataset_name": "tales, held-out openings"}
     found = {"loss": ("nats per token", loss), "coherence": ("share of coherent endings", coherent)}
     results = [EvalResult(**about, metric_type=kind, metric_name=name, metric_value=round(value, 3))
                for kind, (name, value) in found.items()]

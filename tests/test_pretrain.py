@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -32,7 +33,7 @@ def test_a_checkpoint_from_nothing_loads_and_has_a_card(tmp_path: Path) -> None:
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "entropy of the grammar" in card
-    head = ModelCard(card).data
+    head: Any = ModelCard(card).data
     assert head.pipeline_tag == "text-generation" and head.model_name == "tiny-tales-gpt2"
     assert {result.metric_type for result in head.eval_results} == {"loss", "coherence"}
     assert hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest() in card
@@ -64,6 +65,7 @@ def test_the_embedded_tokenizer_loses_no_character(text: str) -> None:
 def test_the_embedded_files_are_those_of_the_card() -> None:
     folder = asset("tiny-tales-gpt2")
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert [result.metric_type for result in ModelCard(card).data.eval_results] == ["loss", "coherence"]
+    head: Any = ModelCard(card).data
+    assert [result.metric_type for result in head.eval_results] == ["loss", "coherence"]
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() in card, name

@@ -110,7 +110,8 @@ def test_readmes_stories_are_the_runs_and_the_worst_has_the_highest_score() -> N
 
 def test_the_dataset_card_is_one_that_the_hub_reads_and_counts_the_records() -> None:
     text = (FOLDER / "datasets.md").read_text(encoding="utf-8")
-    assert DatasetCard(text).data.license == "apache-2.0"
+    head: Any = DatasetCard(text).data
+    assert head.license == "apache-2.0"
     records = rankings.load_rankings(ROOT / "assets" / "run-3" / "rankings.jsonl")
     assert f"| {len(records):,} |" in text and all(record.annotator.startswith("simulated") for record in records)
 

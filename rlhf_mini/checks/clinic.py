@@ -76,7 +76,7 @@ def parts_of(diagnosis: Any) -> tuple[str, Any, Any]:
         raise Verdict(f"{given[0]!r} is none of the causes: choose from {', '.join(CAUSES)}")
     if len(given) != 3 and cause != HEALTHY:
         raise Verdict(f'name the evidence as well: ("{cause}", quantity, iteration)')
-    return cause, *(given[1:] if len(given) == 3 else (None, None))  # type: ignore[return-value]
+    return cause, *(given[1:] if len(given) == 3 else (None, None))
 
 
 def graded(number: int, cause: str, quantity: Any, iteration: Any) -> tuple[str, int]:

@@ -53,7 +53,7 @@ def scrubber(metrics: Metrics, history: History, looks: History, terms: Terms) -
 
 def mean_of(metrics: Metrics, history: History, arm: str, updates: int) -> tuple[Any, Any]:
     """Mean score and gold after so many updates: of the next batch; after the last update, of the evaluation."""
-    rows = {row.get("iteration"): row for row in history if row.get("arm") == arm}
+    rows = {row["iteration"]: row for row in history if row.get("arm") == arm and "iteration" in row}
     if updates + 1 in rows:
         return rows[updates + 1].get("score"), rows[updates + 1].get("gold")
     measured = (metrics.get(arm) or {}) if updates == max(rows, default=None) else {}

@@ -71,14 +71,13 @@ class Run:
 
     @classmethod
     def of(cls, history: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]) -> Run:
-        lines = history
-        if isinstance(history, Mapping):
-            lines = [dict(zip(history, row, strict=True)) for row in zip(*history.values(), strict=False)]
-        arms = {line.get("arm") for line in lines}  # type: ignore[union-attr]
+        lines: list[Mapping[str, Any]] = list(history) if not isinstance(history, Mapping) else [
+            dict(zip(history, row, strict=True)) for row in zip(*history.values(), strict=False)]
+        arms = {line.get("arm") for line in lines}
         if len(arms) > 1:
             raise InputError(f"the history has lines of {len(arms)} arms: give those of one")
-        by_iteration = {line["iteration"]: line for line in lines  # type: ignore[index, call-overload]
-                        if math.isfinite(number(line.get("iteration")))}  # type: ignore[union-attr]
+        by_iteration = {line["iteration"]: line for line in lines
+                        if math.isfinite(number(line.get("iteration")))}
         ordered = [by_iteration[i] for i in sorted(by_iteration)]
         keys = dict.fromkeys(key for line in ordered for key in line)
         return cls({key: np.array([number(line.get(key)) for line in ordered]) for key in keys})

@@ -45,9 +45,9 @@ def _panel(ax: Axes, case: Columns, references: Sequence[Columns], keys: Sequenc
     heights: list[float] = []
     for dash, marker, key in zip(("-", "--"), MARKERS, keys, strict=False):
         for one in references:
-            ax.plot(one["iteration"], one[key], dash, color=GREY, linewidth=1.1)
+            ax.plot(*_line(one, key), dash, color=GREY, linewidth=1.1)
             heights.extend(np.abs(_numbers(one[key])))
-        ax.plot(case["iteration"], case[key], dash, color=CASE, marker=marker, markersize=3.5, linewidth=1.6)
+        ax.plot(*_line(case, key), dash, color=CASE, marker=marker, markersize=3.5, linewidth=1.6)
     farthest = max(np.abs(_numbers(case[key])).max() for key in keys)
     if farthest > LOG_FROM * max(heights):
         ax.set_yscale("symlog", linthresh=max(max(heights), 1e-3))
@@ -123,6 +123,11 @@ def in_order(found: Mapping[str, Sequence[int | None]], keys: Sequence[str]) -> 
 def _middle(iterations: Sequence[int | None]) -> float:
     """The median over seeds; NaN where the quantity stays usual in one of them."""
     return float("nan") if None in iterations else float(np.median([i for i in iterations if i is not None]))
+
+
+def _line(columns: Columns, key: str) -> NDArray[np.float64]:
+    """Iterations and values; NaN where one is unknown. Shapes: -> (2, iterations)."""
+    return np.array([columns["iteration"], columns[key]], dtype=float)
 
 
 def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ def fitting(parts: list[str], room: int, left: str = "") -> str:
     """The time left and as many whole parts as fit: a number that is cut would be another number."""
     for kept in range(len(parts), -1, -1):
         text = "  ".join(filter(None, [left, ", ".join(parts[:kept])]))
-        if len(text) <= room:
+        if len(text) < room:
             return f" {text}" if text else ""
     return ""
 

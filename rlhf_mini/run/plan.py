@@ -12,11 +12,11 @@ from rlhf_mini.run.config import RunConfig
 
 RUN = {"sft": "fine-tuning", "rankings": "rankings", "reward_model": "reward model", "ppo": "PPO with KL",
        "ppo_no_kl": "PPO without KL", "evaluation": "evaluation"}
-WHAT = {"sft": "the language model learns to write one ending, and to stop",
+WHAT = {"sft": "the language model learns to write one ending and stop",
         "rankings": "five simulated annotators rank its endings",
         "reward_model": "a second model learns to score endings as they rank them",
-        "ppo": "endings are sampled, scored and reinforced; KL costs reward",
-        "ppo_no_kl": "the same, and KL costs nothing",
+        "ppo": "endings are sampled and scored; distance costs reward",
+        "ppo_no_kl": "the same, but distance costs nothing",
         "evaluation": "all models end the same held-out openings; the report"}
 PRETRAIN = {"tokenizer": "tokenizer", "corpus": "corpus", "training": "pretraining", "card": "model card"}
 WHAT_OF_PRETRAIN = {"tokenizer": "learns its tokens from 20,000 documents", "corpus": "is written, and encoded",
@@ -79,6 +79,7 @@ class Plan:
     measured: Measured = field(default_factory=Measured)
     now: Callable[[], float] = time.perf_counter
     stage: str | None = None
+    _began: float = 0.0
     _left: dict[str, dict[str, int | None]] = field(default_factory=dict)  # units, by stage and title
     _kinds: dict[str, str] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
@@ -102,7 +103,7 @@ class Plan:
 
     def begin(self, stage: str) -> None:
         """A stage begins."""
-        self.stage = stage
+        self.stage, self._began = stage, self.now()
 
     def end(self, stage: str) -> None:
         """A stage is done, now or before."""
@@ -136,10 +137,12 @@ class Plan:
         return sum(known), len(known) == len(seconds)
 
     def newly_known(self) -> dict[str, float]:
-        """Seconds of every stage whose kinds of work were all measured since the last call; those left, if it runs."""
+        """Seconds of every stage, from its beginning, whose kinds of work were all measured since the last call."""
         known = {stage: seconds for stage in self.titles if stage not in self._told
                  and (seconds := self._seconds(stage)) is not None}
         self._told |= known.keys()
+        if self.stage in known:
+            known[self.stage] += self.now() - self._began
         return known
 
     def _seconds(self, stage: str) -> float | None:

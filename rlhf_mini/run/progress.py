@@ -67,9 +67,11 @@ def stage(name: str) -> Iterator[None]:
     shown.announce()
     start, plan = time.perf_counter(), shown.plan
     plan.begin(name)
+    shown.last = ""
     shown.does("")
     yield
-    passed(name, f"done in {time.perf_counter() - start:.0f} s")
+    told = f"; {shown.last}" if shown.last and shown.terminal and name != list(plan.titles)[-1] else ""
+    passed(name, f"done in {time.perf_counter() - start:.0f} s{told}")
 
 
 def passed(name: str, how: str = "done before") -> None:
@@ -79,9 +81,8 @@ def passed(name: str, how: str = "done before") -> None:
         return
     shown.announce()
     shown.plan.end(name)
+    shown.doing = "writing the results" if name == list(shown.plan.titles)[-1] else "loading"
     shown.say(f"{shown.plan.head(name)}: {how}")
-    last = name == list(shown.plan.titles)[-1]
-    shown.does("writing the results" if last else "loading")
 
 
 def expect(work: Mapping[str, Sequence[Work]]) -> None:

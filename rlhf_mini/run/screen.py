@@ -17,7 +17,7 @@ from rlhf_mini import console, team
 from rlhf_mini.run.lines import WIDTH, clock, columns, cut, escaped, fitting, joined
 from rlhf_mini.run.plan import Plan
 
-BAR = 6  # columns that a bar has at least
+BAR = 7  # columns that a bar has at least, with its ends
 TICK = 0.5  # seconds after which a line of a terminal is drawn again
 SILENCE = 25.0  # seconds without a line in a pipe after which one is printed
 LINES_PER_BAR = 4  # printed in a pipe
@@ -48,6 +48,7 @@ class Screen:
         self._bars: list[Bar] = []
         self._since = self._spoke = self._drew = time.perf_counter()
         self._announced = False
+        self.last = ""  # what was told of the last step of the bar that has the stage's title
         self._lock = threading.RLock()
         self._line: Any = tqdm(bar_format="{desc}", position=0, leave=plan is None, file=self.stream) \
             if self.terminal else None
@@ -59,8 +60,7 @@ class Screen:
         with self._lock:
             if self.plan and not self._announced:
                 self._announced = True
-                for line in self.plan.lines():
-                    self.say(line)
+                self.say("\n".join(self.plan.lines()))
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
@@ -90,6 +90,7 @@ class Screen:
         finally:
             with self._lock:
                 self._bars.remove(bar)
+                self.last = bar.told if head_of(self.plan).endswith(bar.title) else self.last
                 if self.plan:
                     self.plan.end_bar()
                     self._tell_expected()
@@ -111,7 +112,7 @@ class Screen:
         known = self.plan.newly_known() if self.plan else {}
         told = [f"{self.plan.head(stage)} {seconds:.0f} s" for stage, seconds in known.items()
                 if self.plan and seconds >= 1]
-        for line in joined("expected here:", told, WIDTH - 1):
+        for line in joined("expected on this machine:", told, WIDTH - 1):
             self.say(line)
 
     def tick(self) -> None:
@@ -124,7 +125,7 @@ class Screen:
 
     def text(self) -> str:
         """What goes on, in one line without a bar."""
-        head = self.plan.head(self.plan.stage) if self.plan and self.plan.stage else ""
+        head = head_of(self.plan)
         if not self._bars:
             doing = ", ".join(filter(None, [head, self.doing])) or "working"
             return f"{doing} ... {time.perf_counter() - self._since:.0f} s"
@@ -152,13 +153,13 @@ class Screen:
             line.bar_format = escaped(cut(self.text(), width))
         else:
             bar = self._bars[-1]
-            head = self.plan.head(self.plan.stage) if self.plan and self.plan.stage else bar.title
+            head = head_of(self.plan) or bar.title
             parts = [bar.told] if head.endswith(bar.title) else [bar.title, bar.told]
             start = f"{head} {bar.done}/{bar.total} "
             tail = fitting([part for told in parts for part in told.split(", ") if part],
-                           width - len(start) - BAR - 1, self.left())
+                           width - len(start) - BAR, self.left())
             line.n, line.total = bar.done, bar.total
-            line.bar_format = f"{escaped(start)}{{bar}}{escaped(tail)}"
+            line.bar_format = f"{escaped(start)}|{{bar}}|{escaped(tail)}"
         line.refresh()
 
     def close(self) -> None:
@@ -167,6 +168,11 @@ class Screen:
             if self._line is not None:
                 self._line.close()
                 self._line, self.terminal = None, False
+
+
+def head_of(plan: Plan | None) -> str:
+    """Number and title of the stage that runs; empty where there is none."""
+    return plan.head(plan.stage) if plan and plan.stage else ""
 
 
 _shown: ContextVar[Screen | None] = ContextVar("the screen of the command that runs", default=None)

@@ -19,7 +19,7 @@ WHAT = {"sft": "the language model learns to write one ending and stop",
         "ppo_no_kl": "the same, but distance costs nothing",
         "evaluation": "all models end the same held-out openings; the report"}
 PRETRAIN = {"tokenizer": "tokenizer", "corpus": "corpus", "training": "pretraining", "card": "model card"}
-WHAT_OF_PRETRAIN = {"tokenizer": "learns its tokens from 20,000 documents", "corpus": "is written, and encoded",
+WHAT_OF_PRETRAIN = {"tokenizer": "learns its tokens from a part of the corpus", "corpus": "is written, and encoded",
                     "training": "one pass over the corpus", "card": "the loss on documents that were held out"}
 STEPS = 3  # a kind of work is measured after so many steps; the first of them, which is slower, does not count
 

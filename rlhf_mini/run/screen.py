@@ -60,7 +60,8 @@ class Screen:
         with self._lock:
             if self.plan and not self._announced:
                 self._announced = True
-                self.say("\n".join(self.plan.lines()))
+                heading, *stages = self.plan.lines()  # the heading names the folder: it is never cut
+                self.say("\n".join([heading, *(cut(line, columns(self.stream)) for line in stages)]))
 
     def say(self, line: str) -> None:
         """Print a line that stays."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import shlex
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from rlhf_mini import console, team
+from rlhf_mini.arguments import Parser, path_text
 from rlhf_mini.errors import InputError, visible
 from rlhf_mini.export import command as export
 from rlhf_mini.surroundings import command_environment
+
+if TYPE_CHECKING:
+    from rlhf_mini.run.config import RunConfig
+    from rlhf_mini.run.plan import Measured
 
 # Slow imports are made only after the options are read, so that --help answers at once.
 
@@ -29,17 +34,6 @@ COMMANDS_HELP = """other commands (each has --help):
   export               data, models and a script of a finished run, for TRL"""
 SEED_HELP = "the seed of all randomness (default: 0)"
 GRACE = 3.0  # seconds that a launcher gets to end the others after the first process has failed
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that raises errors as InputErrors, in one line and without the usage."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS,
-                         formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see {self.prog} --help)")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,19 +87,12 @@ def complain(message: str) -> None:
     print("rlhf_mini:", visible(" ".join(message.split())), file=console.safe(sys.stderr), flush=True)
 
 
-def _path(text: str) -> Path:
-    """A path that an option gives; an empty text, such as of a variable that is not set, is none."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty: give a path")
-    return Path(text)
-
-
 # --- run ---------------------------------------------------------------------------------------------------
 
 def _run_parser() -> Parser:
     parser = Parser(prog="python -m rlhf_mini", description=ABOUT, epilog=COMMANDS_HELP)
     add = parser.add_argument
-    add("--out", type=_path, metavar="DIR", help="the run's folder (default: the next runs/NNN)")
+    add("--out", type=path_text, metavar="DIR", help="the run's folder (default: the next runs/NNN)")
     add("--seed", type=int, metavar="N", help=SEED_HELP)
     add("--resume", action="store_true",
         help="continue the run in DIR (default: the latest unfinished one under runs)")
@@ -117,7 +104,7 @@ def _add_run_options(parser: Parser) -> Parser:
 
     ppo, add = PPOConfig(), parser.add_argument
     add("--base", metavar="PATH_OR_NAME", help="another language model to start from: a folder, or a hub name")
-    add("--rankings", type=_path, nargs="+", action="extend", metavar="FILE",
+    add("--rankings", type=path_text, nargs="+", action="extend", metavar="FILE",
         help="rankings by people, which replace the panel's (the option may be repeated)")
     add("--kl-coef", type=float, metavar="X", help=f"weight of the KL penalty (default: {ppo.kl_coef})")
     add("--adaptive", action="store_true", help="adapt the weight to a KL target instead of keeping it fixed")
@@ -143,16 +130,27 @@ def _run(options: dict[str, Any]) -> int:
     if metrics is None:
         config = requested_config(options | {"out": out}, resume)
         RunFolder(config, resume).check()  # importing torch takes seconds, so check first
-        from rlhf_mini.pipeline import run
         try:
-            metrics = run(config, resume)
+            metrics = _planned(config, resume)
         except KeyboardInterrupt:
             return _print_error(f"stopped; {_how_to_continue(out)}", 130)
         except OSError as error:
             return _print_os_error(error, _how_to_continue(out))
     if team.first():
         print("\n".join(map(visible, summary(metrics, out).split("\n"))))
+        print(console.link(out / "report.html", sys.stdout))
     return 0
+
+
+def _planned(config: RunConfig, resume: bool, measured: Measured | None = None) -> Any:
+    """Do a run, and show its plan before torch is imported, which takes seconds."""
+    from rlhf_mini.run.plan import run_plan
+    from rlhf_mini.run.screen import doing, showing
+
+    with showing(run_plan(config, resume, measured), "loading torch and transformers"):
+        from rlhf_mini.pipeline import run
+        doing("loading the base model and writing demonstrations")
+        return run(config, resume)
 
 
 def _how_to_continue(out: Path) -> str:
@@ -170,12 +168,12 @@ def _seeds_parser() -> Parser:
                                 "If it was stopped, the same command continues.")
     add = parser.add_argument
     add("--seeds", type=int, nargs="+", required=True, metavar="N", help="the seeds")
-    add("--out", type=_path, required=True, metavar="FOLDER", help="the folder of all runs")
+    add("--out", type=path_text, required=True, metavar="FOLDER", help="the folder of all runs")
     return _add_run_options(parser)
 
 
 def _seeds(options: dict[str, Any]) -> int:
-    from rlhf_mini.pipeline import run
+    from rlhf_mini.run.plan import Measured
     from rlhf_mini.run.saved_config import requested_config
     from rlhf_mini.run.seeds import markdown, run_seeds
 
@@ -183,7 +181,7 @@ def _seeds(options: dict[str, Any]) -> int:
     seeds, out = options.pop("seeds"), options.pop("out")
     configs = [requested_config({**options, "seed": seed, "out": out / f"seed-{seed}"}) for seed in seeds]
     try:
-        table = markdown(run_seeds(run, configs, out))
+        table = markdown(run_seeds(partial(_planned, measured=Measured()), configs, out))
         if team.first():
             print(table)
     except KeyboardInterrupt:
@@ -195,27 +193,31 @@ def _pretrain_parser() -> Parser:
     parser = Parser(prog="python -m rlhf_mini pretrain",
                     description="Rebuild the embedded checkpoint: corpus, tokenizer and model.")
     add = parser.add_argument
-    add("--out", type=_path, required=True, metavar="DIR", help="the folder of the new checkpoint")
+    add("--out", type=path_text, required=True, metavar="DIR", help="the folder of the new checkpoint")
     add("--documents", type=int, metavar="N", help="how many documents to write; each is trained on once")
     add("--seed", type=int, metavar="N", help=SEED_HELP)
     return parser
 
 
 def _pretrain(options: dict[str, Any]) -> int:
-    from rlhf_mini.pretrain import PretrainConfig, pretrain
+    from rlhf_mini.run.plan import pretrain_plan
+    from rlhf_mini.run.screen import doing, showing
 
     team.join()
     out = options.pop("out")
-    pretrain(out, PretrainConfig(**options))
+    with showing(pretrain_plan(out), "loading torch and transformers"):
+        from rlhf_mini.pretrain import PretrainConfig, pretrain
+        doing("beginning")
+        pretrain(out, PretrainConfig(**options))
     return 0
 
 
 def _merge_parser() -> Parser:
     parser = Parser(prog="python -m rlhf_mini merge",
                     description="Pool ranking files into a new one, and print how far the annotators agree.")
-    parser.add_argument("files", type=_path, nargs="+", metavar="FILE",
+    parser.add_argument("files", type=path_text, nargs="+", metavar="FILE",
                         help="ranking files, folders of them (all *.jsonl), or patterns such as my_rankings/*.jsonl")
-    parser.add_argument("--out", type=_path, required=True, metavar="FILE", help="the new file")
+    parser.add_argument("--out", type=path_text, required=True, metavar="FILE", help="the new file")
     return parser
 
 

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -52,6 +53,12 @@ class Stream:
 def safe(stream: Any) -> Stream:
     """The stream, or None for a closed one, as one on which writing never fails."""
     return stream if isinstance(stream, Stream) else Stream(stream)
+
+
+def link(path: Path, stream: Any) -> str:
+    """The address of a file, which a terminal opens with a click: most know an address, some want it marked (OSC 8)."""
+    address = path.absolute().as_uri()
+    return f"\x1b]8;;{address}\x1b\\{address}\x1b]8;;\x1b\\" if stream.isatty() else address
 
 
 @contextlib.contextmanager

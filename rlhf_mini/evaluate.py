@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -39,8 +39,10 @@ class Samples:
 
 def sample_endings(model: nn.Module, tokenizer: Any, prompts: Iterable[str], *, max_new_tokens: int,
                    temperature: float, seed: int, reference: nn.Module | None = None,
-                   score: Score | None = None) -> Samples:
+                   score: Score | None = None, batches: Callable[[range], Iterable[int]] = iter) -> Samples:
     """One ending per prompt; where given, its score and the exact KL from the reference at the states visited.
+
+    `batches` gets the numbers of the first prompt of each batch and yields them as they are; it may show progress.
 
     Raises: InputError where the prompts are no list of texts, or one is empty or leaves no room for a response.
     """
@@ -50,7 +52,7 @@ def sample_endings(model: nn.Module, tokenizer: Any, prompts: Iterable[str], *, 
     generator = torch.Generator().manual_seed(seed)
     size = max(8, min(256, LOGITS_AT_ONCE // (limit * len(tokenizer))))
     found = Samples(list(prompts), [], [], [], torch.zeros(len(prompts)), torch.zeros(len(prompts), dtype=torch.double))
-    for start in range(0, len(prompts), size):
+    for start in batches(range(0, len(prompts), size)):
         rollout = sample(model, prompt_ids[start:start + size], max_new_tokens=limit, temperature=temperature,
                          eos_id=tokenizer.eos_token_id, pad_id=pad_id(tokenizer), generator=generator)
         if reference is not None:

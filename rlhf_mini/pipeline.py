@@ -30,13 +30,8 @@ from rlhf_mini.plots import STYLES
 from rlhf_mini.ppo import PPOIteration, PPOState, Score, start_ppo, train_ppo
 from rlhf_mini.rankings import Ranking
 from rlhf_mini.report import write_report
-from rlhf_mini.reward import (
-    fit_reward,
-    load_reward_model,
-    normalise,
-    reward_model_from,
-    score_rollout,
-)
+from rlhf_mini.reward import fit_reward, load_reward_model, normalise, reward_model_from, score_rollout
+from rlhf_mini.run.amounts import amounts
 from rlhf_mini.run.base import base_digest, check_base, has_seen_tales, note_tales, usual_torch
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.context import RunContext
@@ -44,7 +39,7 @@ from rlhf_mini.run.folder import RunFolder
 from rlhf_mini.run.json_files import write_json
 from rlhf_mini.run.looks import looking
 from rlhf_mini.run.ppo_state import FILE, load_state, save_state
-from rlhf_mini.run.progress import progress, run_steps
+from rlhf_mini.run.progress import expect, progress, run_steps
 from rlhf_mini.run.results import measure, metrics_so_far, write_results
 from rlhf_mini.run.settings import adapt_to_model, choose_sizes, fits_context
 from rlhf_mini.run.tasks import (
@@ -87,6 +82,7 @@ def run(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     check_shares(config)
     with folder:
         context = RunContext(folder.recorded_settings(config), task, tokenizer, folder)
+        expect(amounts(context.config, task, NORMALISE_ON))
         if given:
             with folder.stage("rankings", copied) as todo:
                 if todo:
@@ -243,6 +239,7 @@ def history_lines(context: RunContext, arm: str, training: Iterator[PPOIteration
 
 
 def iteration_summary(line: dict[str, Any]) -> str:
-    """The main numbers of an iteration in one line: score, gold, coherent, KL."""
-    gold = "" if line["gold"] is None else f", gold {line['gold']:+.2f}, coherent {line['coherent']:.0%}"
-    return f"score {line['score']:+.2f}{gold}, KL {line['kl']:.2f}"
+    """The main numbers of an iteration in one line: score, gold, KL, coherent."""
+    score, kl = f"score {line['score']:+.2f}", f"KL {line['kl']:.2f}"
+    known = line["gold"] is not None  # where a line is short, what stands last is left out
+    return f"{score}, gold {line['gold']:+.2f}, {kl}, coherent {line['coherent']:.0%}" if known else f"{score}, {kl}"

@@ -26,11 +26,13 @@ from rlhf_mini.optimisers import muon_and_adamw
 from rlhf_mini.require import require, require_numbers
 from rlhf_mini.run.base import note_tales
 from rlhf_mini.run.config import can_be_utf_8
-from rlhf_mini.run.progress import progress
+from rlhf_mini.run.plan import Work
+from rlhf_mini.run.progress import batches_shown, expect, progress, stage
 from rlhf_mini.sft import Example, fit_next_token
 from rlhf_mini.tales.corpus import corpus
 
 TOKENIZER_DOCUMENTS = 20_000
+AT_ONCE = 4096  # documents that are encoded together
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,9 @@ def pages(config: PretrainConfig, tokenizer: Any) -> list[Sequence[int]]:
 
     The rows are arrays, which need a tenth of the memory of lists.
     """
-    texts = corpus(config.documents, config.seed)
-    return [array("i", [*row, tokenizer.eos_token_id]) for batch in _batches(texts, 4096)
+    batches = zip(batches_shown(range(0, config.documents, AT_ONCE), "corpus"),
+                  _batches(corpus(config.documents, config.seed), AT_ONCE), strict=True)
+    return [array("i", [*row, tokenizer.eos_token_id]) for _, batch in batches
             for row in encode(tokenizer, batch) if len(row) < config.n_positions]
 
 
@@ -118,17 +121,23 @@ def pretrain(out: Path, config: PretrainConfig | None = None) -> Path:
     """
     config = config or PretrainConfig()
     _make_folder(out)
-    tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
+    expect({"corpus": [Work("corpus", "documents", config.documents)],
+            "training": [Work("pretraining", "steps")]})
+    with stage("tokenizer"):
+        tokenizer = train_tokenizer(corpus(TOKENIZER_DOCUMENTS, config.seed), config.vocab_size)
     model = new_model(config, tokenizer)
-    rows = pages(config, tokenizer)
+    with stage("corpus"):
+        rows = pages(config, tokenizer)
     steps = train_lm(model, rows, config, tokenizer.eos_token_id)
     total = math.ceil(sum(map(len, rows)) / config.batch_tokens)
-    *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
-    note_tales(model)
-    save_language_model(model, tokenizer, out)
-    team.wait()  # the card of every process reads the saved files
+    with stage("training"):
+        *_, last = progress(steps, total, "pretraining", lambda step: f"loss {step['loss']:.3f}")
+        note_tales(model)
+        save_language_model(model, tokenizer, out)
+        team.wait()  # the card of every process reads the saved files
     counts = {"documents": len(rows), "tokens": int(last["tokens"]), "steps": int(last["step"])}
-    text = card(out, model, tokenizer, asdict(config), counts)
+    with stage("card"):
+        text = card(out, model, tokenizer, asdict(config), counts)
     if team.first():
         files.write(out / "README.md", text.encode())
     return out

@@ -27,7 +27,9 @@ def command_environment(options: Mapping[str, Any]) -> Iterator[None]:
 
     def note(message: Warning | str, kind: type[Warning], *_: Any) -> None:
         if issubclass(kind, UserWarning) and team.first():
-            print("rlhf_mini: note:", visible(" ".join(str(message).split())), file=sys.stderr)
+            from rlhf_mini.run.screen import write_line  # tqdm, whose settings have been looked at by now
+
+            write_line("rlhf_mini: note: " + visible(" ".join(str(message).split())))
 
     def interrupt(*_: Any) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -31,7 +31,7 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     reward = metrics["reward_model"]
     return "\n".join([
         "", *align_columns([["where the time went", "seconds", "share"], *times]), "",
-        *align_columns([["model", *(head for head, _ in COLUMNS.values())], *results]), "",
+        *align_columns([["model", *(head for head, _ in COLUMNS.values())], *results], " "), "",
         f"reward model: accuracy {_cell(reward.get('accuracy'), '{:.1%}')} on {reward.get('pairs_test', 0)} "
         f"held-out pairs (ceiling {_cell(reward.get('accuracy_ceiling'), '{:.1%}')})",
         *(f"{name} is not known: {reason}" for name, reason in (metrics.get("reasons") or {}).items()),
@@ -71,11 +71,11 @@ def _name(name: str) -> str:
     return name if plain else shown(name)
 
 
-def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def align_columns(rows: Sequence[Sequence[str]], between: str = "  ") -> list[str]:
     """Rows of cells as lines of text: the first column is left-aligned, the others are right-aligned."""
     widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
     gaps = [[" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return ["  ".join([row[0] + gap[0], *(space + cell for cell, space in zip(row[1:], gap[1:], strict=True))])
+    return [between.join([row[0] + gap[0], *(space + cell for cell, space in zip(row[1:], gap[1:], strict=True))])
             for row, gap in zip(rows, gaps, strict=True)]
 
 

@@ -11,6 +11,7 @@ from rlhf_mini.evaluate import Samples, sample_endings
 from rlhf_mini.ppo import Score
 from rlhf_mini.run.config import RunConfig
 from rlhf_mini.run.folder import RunFolder
+from rlhf_mini.run.progress import batches_shown
 from rlhf_mini.run.tasks import Task, seed_for
 
 
@@ -29,4 +30,5 @@ class RunContext:
         ppo = self.config.ppo
         return sample_endings(model, self.tokenizer, prompts, max_new_tokens=ppo.max_new_tokens,
                               temperature=ppo.temperature, seed=seed_for(self.config.seed, purpose),
-                              reference=reference, score=score)
+                              reference=reference, score=score,
+                              batches=lambda starts: batches_shown(starts, f"sampling: {purpose}"))

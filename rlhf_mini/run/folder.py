@@ -18,6 +18,8 @@ from rlhf_mini.run.config import RunConfig, can_be_utf_8
 from rlhf_mini.run.finished import finished_metrics
 from rlhf_mini.run.history import History
 from rlhf_mini.run.json_files import read_json, write_json
+from rlhf_mini.run.progress import passed
+from rlhf_mini.run.progress import stage as shown_stage
 from rlhf_mini.run.saved_config import check_same_settings, config_to_json, load_config
 from rlhf_mini.run.stages import Contents, Stage, Stages
 from rlhf_mini.run.story_log import StoryLog
@@ -179,6 +181,7 @@ class RunFolder:
         changed, damage = stage.read not in ("", read), stage.damage(contents)
         team.wait()  # all have looked
         if stage.made is not None and not changed and damage is None:
+            passed(name)
             yield False
             return
         if stage.made is not None and team.first():
@@ -191,7 +194,8 @@ class RunFolder:
         self._save_stages()
         start = time.perf_counter()
         try:
-            yield True
+            with shown_stage(name):
+                yield True
         except BaseException:
             stage.seconds += time.perf_counter() - start
             with suppress(files.NotSavedError, InputError):  # the error that is on its way says more

@@ -30,7 +30,7 @@ def measure(context: RunContext, models: Mapping[str, PreTrainedModel], score: S
     with context.folder.stage("evaluation", partial(files.digests, path), reads) as todo:
         if todo:
             pairs = evaluation_samples(context, models, score)
-            samples = dict(progress(pairs, len(STYLES), "evaluation", lambda pair: pair[0]))
+            samples = dict(progress(pairs, len(STYLES), "evaluation", lambda pair: STYLES[pair[0]].label))
             figures = {name: evaluate_samples(samples[name], tales_world) for name in STYLES}
             write_json(path, {"models": figures, "stories": example_stories(samples, tales_world)})
     return read_json(path, {})

@@ -400,7 +400,8 @@ def test_what_is_declared_is_what_assets_and_notebooks_hold(monkeypatch: pytest.
 
     declared = {one.name: one for one in recordings.RECORDINGS}
     files = [file for one in declared.values() for file in one.files]
-    pictures = {"assets/ranking_widget.png", "assets/rating_widget_dark.png"}  # of widgets, taken in a browser
+    pictures = {f"assets/{name}.png" for name in (  # of widgets, taken in a browser
+        "ranking_widget", "rating_widget_dark", "kl_microscope")}
     there = {f"assets/{path.name}" for path in Path("assets").iterdir()} - pictures
     assert there == {file for file in files if file.startswith("assets/")} | {"assets/record", recordings.BASE}
     assert {f"notebooks/{path.name}" for path in Path("notebooks").glob("*.ipynb")} <= set(files)

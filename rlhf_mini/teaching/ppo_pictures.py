@@ -200,10 +200,11 @@ def world_so_far(world: TinyWorld, rows: Sequence[tuple[float, Tensor]], axes: A
 def world_ends(world: TinyWorld, ends: dict[float, Tensor], axes: Any = None) -> Any:
     """The endings of the last policy at each beta, side by side."""
     if axes is None:
-        _, axes = subplots(1, len(ends), figsize=(4 * len(ends), 3.4), sharey=True, layout="constrained")
+        _, axes = subplots(1, len(ends), figsize=(4 * len(ends), 3.4), sharey=True, squeeze=False, layout="constrained")
+        axes = axes[0]
     for ax, (beta, logp) in zip(axes, ends.items(), strict=True):
         world_bars(ax, world, beta, logp)
     for ax in axes[1:]:
         ax.set_ylabel("")
-    axes[1].legend(frameon=False, fontsize=8, loc="upper left", ncols=3)
+    axes[min(1, len(ends) - 1)].legend(frameon=False, fontsize=8, loc="upper left", ncols=3)
     return axes

@@ -55,6 +55,7 @@ def write_results(context: RunContext, measured: Mapping[str, Any]) -> dict[str,
     write_json(context.folder.path / "samples.json", samples)
     metrics = {"seed": context.config.seed, **measured["models"], **metrics_so_far(context)}
     context.folder.history.tidy()
+    context.folder.stories.tidy()
     write_report(context.folder.path, metrics, context.folder.history.read(), samples, context.folder.stories.read())
     metrics["seconds"] = context.folder.seconds()
     write_json(context.folder.path / "metrics.json", metrics)

@@ -48,11 +48,17 @@ class StoryLog:
     @team.once
     def keep(self, arm: str, updates: int) -> None:
         """Remove the looks at `arm` after `updates` updates or more, which are taken again, and all damage."""
-        if self.path.exists():
-            kept = [look for look in self.read() if look["arm"] != arm or look["updates"] < updates]
-            content = b"".join(map(strict_json.written, kept))
-            if content != self.path.read_bytes():
-                files.write(self.path, content)
+        self._write([look for look in self.read() if look["arm"] != arm or look["updates"] < updates])
+
+    @team.once
+    def tidy(self) -> None:
+        """Keep each look once, by arm and updates, and nothing else: both arms are finished."""
+        self._write(self.read())
+
+    def _write(self, looks: list[Look]) -> None:
+        content = b"".join(map(strict_json.written, looks))
+        if self.path.exists() and content != self.path.read_bytes():
+            files.write(self.path, content)
 
 
 def _parsed(content: bytes) -> Look:

@@ -61,7 +61,7 @@ def defined_in_package() -> set[str]:
     """Names of all public functions and classes of the package."""
     names: set[str] = set()
     for module in pkgutil.walk_packages(rlhf_mini.__path__, "rlhf_mini."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(("__main__", "export.train_trl")):  # a script, and TRL's own
             found = vars(importlib.import_module(module.name))
             names |= {name for name, thing in found.items() if getattr(thing, "__module__", None) == module.name}
     return {name for name in names if not name.startswith("_")}
